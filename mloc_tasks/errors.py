@@ -1,0 +1,91 @@
+"""Every exception MLOC raises on purpose, and whether trying again can help.
+
+`retryable` is the one place that decides between another attempt and a permanent failure. `hint` says what to do next
+and is printed under the message.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MlocError(Exception):
+    """Base of all. `str(error)` says what happened and where; `hint` says what to do."""
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(MlocError):
+    """A setting, an environment variable or `queues.yaml` cannot be used as it stands."""
+
+
+class PlanError(MlocError):
+    """A valid spec that this installation cannot compile or run."""
+
+
+class RoutingError(PlanError):
+    """No declared queue offers what a stage asks for."""
+
+
+class BrokerError(MlocError):
+    """Redis cannot be reached."""
+
+    retryable = True
+
+
+class RunNotFoundError(MlocError, LookupError):
+    """No run of that id is in the ledger (never was, or its retention has passed)."""
+
+
+class IllegalTransitionError(MlocError):
+    """A state was asked to move backwards, or sideways."""
+
+
+class StaleAttemptError(MlocError):
+    """An attempt came back after a newer one had taken its shard over; nothing of it may be recorded."""
+
+
+class UnresolvedReferenceError(MlocError):
+    """`${stage.result.PATH}` names something the upstream result does not have."""
+
+
+class InputError(MlocError):
+    """A stage's input data cannot be read: missing file, missing column, malformed row."""
+
+
+class StoreError(MlocError):
+    """The artifact store refused a request that another try would not change (bad name, missing object, no access)."""
+
+
+class ArtifactNotFoundError(StoreError, LookupError):
+    """No complete artifact of that name."""
+
+
+class StoreUnavailableError(StoreError):
+    """The artifact store did not answer, or is out of space; a later try may succeed."""
+
+    retryable = True
+
+
+class ModelError(MlocError):
+    """A model source does not resolve to something that loads."""
+
+
+class ExecutionError(MlocError):
+    """An executor could not do its stage; raising it from a plugin fails the attempt for good."""
+
+
+class RetryableExecutionError(ExecutionError):
+    """An executor failed for a reason outside of it (network, memory pressure); the attempt may be repeated."""
+
+    retryable = True
+
+
+class UnfitWorkerError(MlocError):
+    """This worker's hardware falls short of what the stage asks for; another worker may take it."""
+
+    retryable = True

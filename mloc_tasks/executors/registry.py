@@ -1,0 +1,145 @@
+"""Which executor does a task type: the built-in table, and plugins found by their entry points.
+
+An entry point of group `mloc.executors` is named after the task type it serves; a class that takes several is
+registered under each. Names are read from package metadata alone, so listing them imports no executor.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from mloc_tasks.errors import ConfigError, PlanError
+from mloc_tasks.executors.base import Executor
+
+if TYPE_CHECKING:
+    from mloc_tasks.spec import StageSpec
+
+ENTRY_POINT_GROUP = "mloc.executors"
+OWN_DISTRIBUTION = "mloc"
+
+# Kept here as well as in our package metadata, so that a checkout that is not installed finds them too.
+BUILT_IN: Mapping[str, str] = {
+    "echo": "mloc_tasks.executors.echo:EchoExecutor",
+    "inference": "mloc_tasks.executors.transformers:TransformersExecutor",
+}
+
+# Task types that the language knows and whose executor a later version brings.
+PLANNED = frozenset({"sft", "lora_sft", "dpo", "ppo", "grpo", "reward", "evaluate", "embedding"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registration:
+    """One name under which an executor is found; `target` is `module:Class`."""
+
+    task_type: str
+    target: str
+    distribution: str
+
+    def load(self) -> type[Executor]:
+        """Import the class. Raises ConfigError when it cannot be imported or is no executor of this task type."""
+        where = f"executor {self.task_type!r} of {self.distribution} ({self.target})"
+        module_name, _, attribute = self.target.partition(":")
+        try:
+            found = getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(
+                f"{where} cannot be imported: {error}", hint="repair or uninstall that package"
+            ) from error
+        if not (isinstance(found, type) and issubclass(found, Executor)):
+            raise ConfigError(f"{where} is not a subclass of mloc_tasks.executors.Executor")
+        if self.task_type not in found.takes():
+            takes = ", ".join(found.takes())
+            raise ConfigError(f"{where} takes the task types {takes}; its entry point must have one of these names")
+        return found
+
+
+def executor_for(spec: StageSpec) -> Executor:
+    """A new executor for a stage. Raises PlanError where none serves it, ConfigError for a broken plugin."""
+    vllm = spec.model is not None and spec.model.vllm is not None
+    if reason := _missing(spec.task_type, vllm=vllm):
+        raise PlanError(reason)
+    return executor_class(spec.task_type)()
+
+
+def executor_class(task_type: str) -> type[Executor]:
+    """The class serving `task_type`, imported. Raises as `executor_for`."""
+    registration = find(task_type)
+    if registration is None:
+        raise PlanError(_missing(task_type, vllm=False) or f"no executor for task type {task_type!r}")
+    return _load(registration)
+
+
+def find(task_type: str) -> Registration | None:
+    """The registration for `task_type` without importing it. Raises ConfigError when two distributions claim it."""
+    found = _scan(tuple(sys.path)).get(task_type, ())
+    if len(found) > 1:
+        claims = " and ".join(f"{each.distribution} ({each.target})" for each in found)
+        raise ConfigError(
+            f"the executor name {task_type!r} is registered by {claims}", hint="uninstall or rename one of them"
+        )
+    return found[0] if found else None
+
+
+def registered() -> dict[str, Registration]:
+    """Every task type that can run here, by name. Raises ConfigError when two distributions claim one name."""
+    found = {name: find(name) for name in sorted(_scan(tuple(sys.path)))}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+def plugin_task_types() -> frozenset[str]:
+    """Task types that installed plugins add to the language."""
+    return frozenset(name for name in _scan(tuple(sys.path)) if name not in BUILT_IN)
+
+
+def missing_reason(task_type: str, document: Mapping[str, Any]) -> str | None:
+    """Why a stage cannot run in this installation, or None when it can.
+
+    `document` is the stage's merged spec with snake_case keys, as in `Stage.document`.
+    """
+    model = document.get("model")
+    return _missing(task_type, vllm=isinstance(model, Mapping) and model.get("vllm") is not None)
+
+
+def _missing(task_type: str, *, vllm: bool) -> str | None:
+    if find(task_type) is None:
+        available = f"available here: {', '.join(sorted(registered()))}"
+        if task_type in PLANNED:
+            return f"this version of MLOC has no executor for task type {task_type!r} yet; {available}"
+        return (
+            f"no executor for task type {task_type!r} is installed; {available}. A plugin adds one by an entry point "
+            f"of group {ENTRY_POINT_GROUP!r}"
+        )
+    if task_type == "inference" and vllm:
+        return (
+            "a `model.vllm` block asks for the vLLM executor, which this version of MLOC does not have yet; "
+            "replace it by `model.transformers` (or leave both out) to run on the Transformers executor"
+        )
+    return None
+
+
+@lru_cache(maxsize=8)
+def _scan(path: tuple[str, ...]) -> dict[str, tuple[Registration, ...]]:
+    """All registrations by name. Keyed by `sys.path`, because that is what decides which distributions are visible."""
+    found = {
+        name: [Registration(task_type=name, target=target, distribution=OWN_DISTRIBUTION)]
+        for name, target in BUILT_IN.items()
+    }
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        distribution = point.dist.name if point.dist is not None else "an unnamed distribution"
+        if distribution != OWN_DISTRIBUTION:
+            each = Registration(task_type=point.name, target=point.value, distribution=distribution)
+            # One distribution can be seen twice when two entries of sys.path lead to it.
+            if each not in (known := found.setdefault(point.name, [])):
+                known.append(each)
+    return {name: tuple(each) for name, each in found.items()}
+
+
+@lru_cache(maxsize=64)
+def _load(registration: Registration) -> type[Executor]:
+    return registration.load()

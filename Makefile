@@ -1,0 +1,45 @@
+# `make` lists the targets. All of them set up what they need in .venv first; a set-up that is up to date costs nothing.
+
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHON PIP_ARGS
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types bench venv clean
+
+help: ## this list
+	@echo "Targets:"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@echo "Variables:"
+	@echo "  PYTHON=python3.12   the Python (3.11 or newer) that .venv is made with; by default the first found on PATH"
+	@echo "  PIP_ARGS='...'      more arguments for pip install (--index-url, --extra-index-url, --find-links, --no-index ...)."
+	@echo "                      On Linux a package index usually gives torch's CUDA build, several GB: without a GPU,"
+	@echo "                      add PyTorch's own index of CPU builds as --extra-index-url"
+
+demo: $(VENV)/.ready-demo ## run templates/quickstart.yaml on a real 135M model: no services, no GPU
+	@$(BIN)/mloc run templates/quickstart.yaml
+
+test: $(VENV)/.ready-test ## the tests: the fast ones, then those that load the real model
+	@echo "==> Fast tests"
+	@$(BIN)/python -m pytest -m "not model"
+	@echo "==> Tests that load the real model (tens of seconds each)"
+	@$(BIN)/python -m pytest -m model
+
+lint: $(VENV)/.ready-test ## ruff: check and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready-test ## mypy, strict (the first run takes a minute or two)
+	@$(BIN)/mypy
+
+bench: $(VENV)/.ready-demo ## what MLOC costs on top of bare Celery, per no-op shard
+	@$(BIN)/python benchmarks/overhead.py
+
+venv: $(VENV)/.ready-venv ## an empty .venv
+
+clean: ## remove .venv, caches and build outputs; results stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.ready-%: pyproject.toml constraints.txt scripts/set_up.py
+	@python=$$(sh scripts/find_python.sh) && "$$python" scripts/set_up.py $*

@@ -65,6 +65,10 @@ class ArtifactNotFoundError(StoreError, LookupError):
     """No complete artifact of that name."""
 
 
+class ArtifactExistsError(StoreError):
+    """An artifact is complete under that prefix, or being written there; artifacts are written once."""
+
+
 class StoreUnavailableError(StoreError):
     """The artifact store did not answer, or is out of space; a later try may succeed."""
 
@@ -73,6 +77,12 @@ class StoreUnavailableError(StoreError):
 
 class ModelError(MlocError):
     """A model source does not resolve to something that loads."""
+
+
+class ModelUnavailableError(ModelError):
+    """The place a model comes from did not answer; a later try may succeed."""
+
+    retryable = True
 
 
 class ExecutionError(MlocError):

@@ -187,7 +187,7 @@ class ItemReader:
         """The part files; empty when the items stand in `responses.json`."""
         return [Part(part["name"], part["start"], part["count"]) for part in self.document.get("items_parts") or ()]
 
-    @property
+    @cached_property
     def failed(self) -> int:
         """How many items have `ok: false`. Only where the executor that wrote the parts did not count are they read."""
         counted = self.document.get("items_failed")

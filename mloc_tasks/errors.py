@@ -57,6 +57,12 @@ class InputError(MlocError):
     """A stage's input data cannot be read: missing file, missing column, malformed row."""
 
 
+class InputUnavailableError(InputError):
+    """Where a stage's input lies did not answer; a later try may succeed."""
+
+    retryable = True
+
+
 class StoreError(MlocError):
     """The artifact store refused a request that another try would not change (bad name, missing object, no access)."""
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
+from mloc_tasks.data.dataset import DatasetRows
+from mloc_tasks.data.files import FileRows
 from mloc_tasks.data.inline import InlineRows
 from mloc_tasks.data.items import ItemReader
+from mloc_tasks.data.selection import FirstRows, ShuffledRows
 from mloc_tasks.data.source import RowSource
+from mloc_tasks.data.stage import StageRows
+from mloc_tasks.data.template import Column, TemplateRows
 from mloc_tasks.errors import InputError
 from mloc_tasks.executors.base import Item
+from mloc_tasks.spec.model.data import DatasetData, FileData, GraphTemplateData, ListData, StageData
 
 if TYPE_CHECKING:
     from mloc_tasks.spec import StageSpec
@@ -28,7 +34,16 @@ class RowSlice:
         return self._stop - self.start
 
     def __iter__(self) -> Iterator[Item]:
-        return self._source.rows(self.start, self._stop, self._offset)
+        """Raises InputError after the last row when there are fewer than there were when they were counted."""
+        number = 0
+        for row in self._source.rows(self.start, self._stop, self._offset):
+            yield row
+            number += 1
+        if number < len(self):
+            raise InputError(
+                f"the input ends after row {self.start + number}, not {self._stop}: changed since it was counted",
+                hint="leave input files alone while a run reads them, and submit the run again",
+            )
 
 
 class Inputs:
@@ -77,13 +92,41 @@ def open_inputs(
 
     Raises InputError when the stage names no inputs, or none that can be read.
     """
-    inference, data = spec.inference, spec.data
+    data = spec.data
     if data is None:
-        if inference is not None and inference.prompts is not None:
-            return Inputs(InlineRows(inference.prompts, path="spec.inference.prompts"))
         raise InputError("the stage has no inputs", hint="give it `data`, or `inference.prompts`")
-    if getattr(data, "prompts", None) is not None:
-        return Inputs(InlineRows(data.prompts, path="spec.data.prompts", column=getattr(data, "column", None)))
-    if getattr(data, "items", None) is not None:
-        return Inputs(InlineRows(data.items, path="spec.data.items", column=getattr(data, "column", None)))
-    raise InputError(f"data of type {getattr(data, 'type', '?')!r} gives no rows")
+    if isinstance(data, GraphTemplateData):
+        columns = [Column(column.label, column.node, column.path) for column in data.template.columns]
+        return Inputs(TemplateRows(columns, upstream))
+    if isinstance(data, DatasetData):
+        return Inputs(_dataset(data))
+    column = data.column or data.prompt_column
+    source: RowSource
+    if isinstance(data, ListData):
+        source = InlineRows(data.items, path="spec.data.items", column=column)
+    elif isinstance(data, FileData):
+        source = FileRows(data.url, format=data.format, column=column, open_url=open_url)
+    elif isinstance(data, StageData):
+        source = StageRows(upstream(data.stage))
+    else:
+        raise InputError(
+            f"data of type {data.type} are no inputs of a {spec.task_type} stage",
+            hint="preference pairs are training data; give prompts, a file, a dataset or a stage",
+        )
+    if data.shuffle:
+        source = ShuffledRows(source, data.seed or 0)
+    if data.max_samples is not None:
+        source = FirstRows(source, data.max_samples)
+    return Inputs(source)
+
+
+def _dataset(data: DatasetData) -> DatasetRows:
+    return DatasetRows(
+        data.url,
+        config=data.name,
+        split=data.split,
+        revision=data.revision,
+        column=data.column or data.prompt_column,
+        shuffle_seed=(data.seed or 0) if data.shuffle else None,
+        max_samples=data.max_samples,
+    )

@@ -2,13 +2,14 @@
 
 Each column is `{label, node, path}`: `node` a stage, `path` a place in its result, such as
 
-    items[*].output    (or items.output; the default)  the outputs of all its items: one row each
-    items[3].output    a field of one item: the same in every row
+    items[*].output    (also items.output, items; the default)  the outputs of all its items: one row each
+    items[3].output    (also items[3])  a field of one item: the same in every row
     usage.total_tokens, metrics.loss                   any field of `responses.json`: the same in every row,
                        or, where it is a list, one row for each of its elements
 
 (`result.` before it is allowed, as in references). Columns with rows are zipped, row by row, and must have equally
-many; if none has rows there is one prompt. A prompt is a block per column, in the order given, joined by blank lines:
+many; if none has rows there is one prompt. A prompt is a block per column, in the order given, joined by blank lines
+(without a label: the bare value):
 
     Question:
     What is the capital of France?
@@ -69,8 +70,11 @@ class TemplateRows(UpstreamRows):
         streams = [values.start(position) for values in self._values]
         for _ in range(position, self._rows):
             texts = [next(stream) for stream in streams]
-            blocks = [f"{label}:\n{text}" for label, text in zip(self._labels, texts, strict=True) if text is not None]
-            yield "\n\n".join(blocks) if len(blocks) == len(texts) else None
+            if any(text is None for text in texts):
+                yield None
+            else:
+                blocks = zip(self._labels, texts, strict=True)
+                yield "\n\n".join(f"{label}:\n{text}" if label else str(text) for label, text in blocks)
 
 
 class _Values(ABC):
@@ -123,7 +127,7 @@ def _values(column: Column, reader: ItemReader) -> _Values:
         value = _at(reader.document, path, column)
         return _Listed(value) if isinstance(value, list) else _Same(value)
     if len(path) < 2 or not isinstance(path[1], int):
-        return _Items(reader, path[2:] if path[1:2] == ["*"] else path[1:], column)
+        return _Items(reader, (path[2:] if path[1:2] == ["*"] else path[1:]) or ["output"], column)
     number = path[1] if path[1] >= 0 else len(reader) + path[1]
     item = next(reader.items(number, number + 1), None) if number >= 0 else None
     if item is None:
@@ -132,7 +136,7 @@ def _values(column: Column, reader: ItemReader) -> _Values:
         raise InputError(
             f"{_place(column)}: this item of {column.node!r} failed: {item.get('error', 'no error given')}"
         )
-    return _Same(_at(item, path[2:], column))
+    return _Same(_at(item, path[2:] or ["output"], column))
 
 
 def _common_length(columns: Sequence[Column], values: Sequence[_Values]) -> int:
@@ -160,14 +164,18 @@ def _parse(column: Column) -> list[str | int]:
 
 def _at(value: Any, path: Sequence[str | int], column: Column) -> Any:
     for step in path:
-        try:
-            value = value[step]
-        except (LookupError, TypeError):
-            there = _contents(value)
+        if not isinstance(value, dict | list) or not _has(value, step):
             raise InputError(
-                f"{_place(column)}: no {step!r} in the result of {column.node!r}; there is {there}"
-            ) from None
+                f"{_place(column)}: no {step!r} in the result of {column.node!r}; there is {_contents(value)}"
+            )
+        value = value[step]
     return value
+
+
+def _has(value: dict[Any, Any] | list[Any], step: str | int) -> bool:
+    if isinstance(value, dict):
+        return step in value
+    return isinstance(step, int) and -len(value) <= step < len(value)
 
 
 def _contents(value: Any) -> str:

@@ -92,7 +92,7 @@ def join(upstream: Callable[[str], ItemReader], *columns: Column) -> list[object
     return rows(Inputs(TemplateRows(columns, upstream)))
 
 
-@pytest.mark.parametrize("path", ["items[*].output", "items.output", "result.items[*].output", ""])
+@pytest.mark.parametrize("path", ["items[*].output", "items.output", "result.items[*].output", "items", "items[*]", ""])
 def test_item_columns_are_zipped_into_labelled_blocks(upstream: Callable[[str], ItemReader], path: str) -> None:
     prompts = join(upstream, Column("Question", "ask", path), Column("Draft", "draft", path))
 
@@ -105,15 +105,15 @@ def test_single_values_are_repeated_in_every_row(upstream: Callable[[str], ItemR
         upstream,
         Column("Rule", "short", "items[0].output"),
         Column("Loss", "draft", "result.metrics.loss"),
-        Column("Note", "draft", "notes"),
+        Column("", "draft", "notes"),
     )
 
-    assert prompts[1] == "Rule:\nonly one\n\nLoss:\n0.25\n\nNote:\nn1"
+    assert prompts[1] == "Rule:\nonly one\n\nLoss:\n0.25\n\nn1"
     assert len(prompts) == 3
 
 
 def test_only_single_values_make_one_prompt(upstream: Callable[[str], ItemReader]) -> None:
-    assert join(upstream, Column("A", "ask", "items[-1].output"), Column("T", "ask", "usage.total_tokens")) == [
+    assert join(upstream, Column("A", "ask", "items[-1]"), Column("T", "ask", "usage.total_tokens")) == [
         "A:\nWho?\n\nT:\n42"
     ]
 

@@ -1,0 +1,66 @@
+"""Parquet: counted from its metadata, streamed by row group, only the prompt column read."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from mloc_tasks.data.formats import FileFormat, Scan
+from mloc_tasks.data.locate import DataFile
+from mloc_tasks.data.rows import item_of, prompt_column
+from mloc_tasks.errors import InputError
+from mloc_tasks.executors.base import Item
+
+BATCH_ROWS = 1024
+
+
+class ParquetFormat(FileFormat):
+    """A table file; a chat column is a list of structs. A remote one is spooled to disk: it is read from its end."""
+
+    def scan(self, file: DataFile, limit: int | None = None) -> Scan:
+        with _table(file) as table:
+            prompt_column(table.schema_arrow.names, self.column, lambda: file.name)
+            count = table.metadata.num_rows
+        return Scan(count=count if limit is None else min(count, limit))
+
+    def rows(self, file: DataFile, start: int = 0, byte: int | None = None) -> Iterator[Item]:
+        with _table(file) as table:
+            name = prompt_column(table.schema_arrow.names, self.column, lambda: file.name)
+            position, groups = 0, list[int]()
+            for group in range(table.num_row_groups):
+                rows = table.metadata.row_group(group).num_rows
+                if position + rows > start:
+                    groups.append(group)
+                else:
+                    position += rows
+            for batch in table.iter_batches(BATCH_ROWS, row_groups=groups, columns=[name]):
+                first = max(start - position, 0)
+                for row, value in enumerate(batch.column(0)[first:].to_pylist(), position + first):
+                    yield item_of({name: value}, name, partial("{}, row {}".format, file.name, row))
+                position += batch.num_rows
+
+
+@contextmanager
+def _table(file: DataFile) -> Iterator[Any]:
+    try:
+        import pyarrow as arrow
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise InputError(
+            f"{file.name}: parquet files need pyarrow", hint="install it: pip install 'mloc[data]'"
+        ) from error
+    with file.open() as opened, tempfile.TemporaryFile() as spool:
+        handle = opened
+        if not opened.seekable():
+            shutil.copyfileobj(opened, spool)
+            spool.seek(0)
+            handle = spool
+        try:
+            table = parquet.ParquetFile(handle, pre_buffer=False)
+        except arrow.ArrowInvalid as error:
+            raise InputError(f"{file.name}: not a parquet file: {error}") from error
+        yield table

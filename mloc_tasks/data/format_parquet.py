@@ -30,18 +30,21 @@ class ParquetFormat(FileFormat):
     def rows(self, file: DataFile, start: int = 0, byte: int | None = None) -> Iterator[Item]:
         with _table(file) as table:
             name = prompt_column(table.schema_arrow.names, self.column, lambda: file.name)
-            position, groups = 0, list[int]()
-            for group in range(table.num_row_groups):
-                rows = table.metadata.row_group(group).num_rows
-                if position + rows > start:
-                    groups.append(group)
-                else:
-                    position += rows
+            position, group = 0, 0
+            while group < table.num_row_groups and position + _rows(table, group) <= start:
+                position += _rows(table, group)
+                group += 1
+            groups = range(group, table.num_row_groups)
             for batch in table.iter_batches(BATCH_ROWS, row_groups=groups, columns=[name]):
                 first = max(start - position, 0)
                 for row, value in enumerate(batch.column(0)[first:].to_pylist(), position + first):
                     yield item_of({name: value}, name, partial("{}, row {}".format, file.name, row))
                 position += batch.num_rows
+
+
+def _rows(table: Any, group: int) -> int:
+    rows: int = table.metadata.row_group(group).num_rows
+    return rows
 
 
 @contextmanager

@@ -61,7 +61,7 @@ EXTENSIONS = {
 
 
 def format_name(file_name: str) -> str:
-    """The format that a file's extension means (an address may end in a query). Raises InputError for an unknown one."""
+    """The format that a file's extension means; an address may end in a query. Raises InputError: unknown."""
     path = file_name.split("?", 1)[0].split("#", 1)[0] if "://" in file_name else file_name
     extension = "." + path.rsplit(".", 1)[-1].lower()
     if extension in EXTENSIONS:

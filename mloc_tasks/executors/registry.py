@@ -103,7 +103,9 @@ def missing_reason(task_type: str, document: Mapping[str, Any]) -> str | None:
     `document` is the stage's merged spec with snake_case keys, as in `Stage.document`.
     """
     model = document.get("model")
-    return _missing(task_type, vllm=isinstance(model, Mapping) and model.get("vllm") is not None)
+    if reason := _missing(task_type, vllm=isinstance(model, Mapping) and model.get("vllm") is not None):
+        return reason
+    return executor_class(task_type).unsupported(document) if task_type in BUILT_IN else None
 
 
 def _missing(task_type: str, *, vllm: bool) -> str | None:

@@ -1,0 +1,36 @@
+"""How many rows of a shard may fail before the shard does (`inference.max_failed_items`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mloc_tasks.errors import ExecutionError
+
+
+class FailureLimit:
+    """Counts failed items and raises ExecutionError when they are more than allowed.
+
+    Args:
+        limit: 0 allows any number (they are reported); an int is a number of rows; a float a share of `rows`.
+        rows: rows of this shard.
+    """
+
+    def __init__(self, limit: int | float, *, rows: int) -> None:
+        self._limit = limit
+        self._rows = rows
+        self._failed = 0
+        self._first = ""
+        self._allowed = None if limit == 0 else int(limit * rows) if isinstance(limit, float) else limit
+
+    def check(self, items: Iterable[Mapping[str, Any]]) -> None:
+        """Count the failed ones among `items`."""
+        for item in items:
+            if item.get("ok") is False:
+                self._failed += 1
+                self._first = self._first or f"row {item['index']}: {item['error']}"
+        if self._allowed is not None and self._failed > self._allowed:
+            raise ExecutionError(
+                f"{self._failed} of {self._rows} rows failed; inference.max_failed_items {self._limit} allows "
+                f"{self._allowed}. The first was {self._first}"
+            )

@@ -63,7 +63,6 @@ def _table(file: DataFile) -> Iterator[Any]:
             spool.seek(0)
             handle = spool
         try:
-            table = parquet.ParquetFile(handle, pre_buffer=False)
-        except arrow.ArrowInvalid as error:
-            raise InputError(f"{file.name}: not a parquet file: {error}") from error
-        yield table
+            yield parquet.ParquetFile(handle, pre_buffer=False)
+        except (arrow.ArrowException, OSError) as error:
+            raise InputError(f"{file.name}: not a parquet file, or a damaged one: {error}") from error

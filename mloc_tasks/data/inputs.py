@@ -107,7 +107,7 @@ def open_inputs(
     elif isinstance(data, FileData):
         source = FileRows(data.url, format=data.format, column=column, open_url=open_url)
     elif isinstance(data, StageData):
-        source = StageRows(upstream(data.stage))
+        source = StageRows(upstream(data.stage), field=column or "output")
     else:
         raise InputError(
             f"data of type {data.type} are no inputs of a {spec.task_type} stage",

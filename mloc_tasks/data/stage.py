@@ -11,11 +11,12 @@ from mloc_tasks.executors.base import Item
 
 
 class StageRows(UpstreamRows):
-    """`{type: stage, stage: NAME}`: each row is the `output` of one of that stage's items."""
+    """`{type: stage, stage: NAME}`: each row is the `output` (or another field) of one of that stage's items."""
 
-    def __init__(self, reader: ItemReader) -> None:
+    def __init__(self, reader: ItemReader, *, field: str = "output") -> None:
         super().__init__()
         self._reader = reader
+        self._field = field
 
     def _length(self) -> int:
         return len(self._reader)
@@ -28,4 +29,4 @@ class StageRows(UpstreamRows):
             if item.get("ok") is False:
                 yield None
             else:
-                yield item_of(item, "output", lambda at=number: f"{self._reader.origin}, item {at}")  # type: ignore[misc]
+                yield item_of(item, self._field, lambda at=number: f"{self._reader.origin}, item {at}")  # type: ignore[misc]

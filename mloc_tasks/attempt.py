@@ -1,0 +1,200 @@
+"""One attempt at a shard: claim, do the work, commit. What the work is (execute, split, merge) is handed in."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mloc_tasks.capabilities import Requirement, shortfalls
+from mloc_tasks.errors import BrokerError, ExecutionError, IllegalTransitionError, MlocError, StaleAttemptError
+from mloc_tasks.ledger import Claim, ClaimStatus, Failure, ShardRecord, StageJob, StageResult, State
+from mloc_tasks.reporting import RunReporter
+from mloc_tasks.spec.model.resources import Resources, Retry
+from mloc_tasks.workplace import Workplace, holder, holder_is_gone
+
+logger = logging.getLogger("mloc.attempt")
+
+MAX_BACKOFF_SEC = 600.0
+HAND_BACK_SEC = (1.0, 60.0)  # delay of the first and at most of each later hand-back by an unfit worker
+OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """An attempt that has its claim. `whole`: its end is the end of the stage."""
+
+    place: Workplace
+    job: StageJob
+    record: ShardRecord
+    whole: bool
+    report: RunReporter
+
+    @property
+    def prefix(self) -> str:
+        """Where the attempt's artifacts go in the store."""
+        return f"{self.job.run_id}/{self.job.stage}/{self.record.shard}/{self.record.attempt}"
+
+
+Work = Callable[[Attempt], StageResult | None]
+
+
+class Verdict(StrEnum):
+    """What the message of a shard has come to."""
+
+    SETTLED = "settled"  # the shard is over; the canvas goes on
+    DROPPED = "dropped"  # this message is a copy that has nothing to do; its canvas ends here
+    AGAIN = "again"  # the message is to come back after `delay` seconds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    verdict: Verdict
+    state: State | None = None
+    failed: str = ""
+    delay: float = 0.0
+    why: str = ""
+
+
+def run_attempt(
+    place: Workplace, run_id: str, stage: str, shard: str, *, task_id: str, worker: str, returns: int, work: Work
+) -> Outcome:
+    """Try a shard once. `returns` is how often this message has come back already.
+
+    Never raises for what the work does: a failure is recorded and becomes the outcome. Raises `BrokerError` when the
+    ledger cannot be reached, so that the message stays unacknowledged.
+    """
+    ledger = place.ledger
+    try:
+        job = ledger.stage_job(run_id, stage)
+    except LookupError as error:
+        return Outcome(verdict=Verdict.DROPPED, why=str(error))
+    lacking = _shortfalls(place, job)
+    if lacking:
+        return _hand_back(place, job, worker, lacking, returns)
+    whole = not (job.scattered and shard.isdigit())
+    claim = _claim(place, job, shard, task_id=task_id, worker=worker, whole=whole and shard != "scatter")
+    record = claim.shard
+    if claim.status is ClaimStatus.SETTLED and record is not None:
+        failed = str(record.error) if record.error else ""
+        return Outcome(verdict=Verdict.SETTLED, state=record.state, failed=failed)
+    if claim.status is not ClaimStatus.CLAIMED or record is None:
+        return Outcome(verdict=Verdict.DROPPED, why=f"{run_id}/{stage}[{shard}] is {claim.status}")
+    report = RunReporter(ledger, run_id, stage, shard, record.attempt)
+    attempt = Attempt(place=place, job=job, record=record, whole=whole, report=report)
+    try:
+        if record.attempt > _retry(job).max_attempts:
+            return _record_failure(attempt, _poison(record))
+        return _work_and_commit(attempt, work)
+    except StaleAttemptError as error:
+        logger.warning("%s", error)
+        return Outcome(verdict=Verdict.DROPPED, why=str(error))
+
+
+def _work_and_commit(attempt: Attempt, work: Work) -> Outcome:
+    job, record = attempt.job, attempt.record
+    try:
+        result = work(attempt)
+        if record.shard != "scatter":  # a scatter ends its own attempt, together with opening its shards
+            attempt.place.ledger.commit(
+                job.run_id,
+                job.stage,
+                record.shard,
+                attempt=record.attempt,
+                state=State.DONE,
+                whole=attempt.whole,
+                result=result,
+                items=attempt.report.done if record.shard.isdigit() else None,
+            )
+    except (StaleAttemptError, BrokerError, IllegalTransitionError):
+        raise
+    except Exception as error:  # the boundary: whatever an executor raises is recorded
+        return _record_failure(attempt, error)
+    return Outcome(verdict=Verdict.SETTLED, state=State.DONE)
+
+
+def _shortfalls(place: Workplace, job: StageJob) -> tuple[str, ...]:
+    if place.settings.allow_unfit:
+        return ()
+    resources = Resources.model_validate(job.document.get("resources") or {})
+    need = Requirement.of(job.document["task_type"], resources, enforce_cpu=bool(job.document.get("enforce_cpu")))
+    return shortfalls(need, place.machine)
+
+
+def _hand_back(place: Workplace, job: StageJob, worker: str, lacking: tuple[str, ...], returns: int) -> Outcome:
+    first, most = HAND_BACK_SEC
+    why = f"worker {worker} cannot serve it: {'; '.join(lacking)}"
+    place.ledger.note_unfit(job.run_id, job.stage, why)
+    logger.warning("%s/%s handed back to queue %s: %s", job.run_id, job.stage, job.queue, why)
+    return Outcome(verdict=Verdict.AGAIN, delay=min(most, first * 2.0**returns) * random.uniform(0.5, 1.0), why=why)
+
+
+def _claim(place: Workplace, job: StageJob, shard: str, *, task_id: str, worker: str, whole: bool) -> Claim:
+    def claim(takeover: int) -> Claim:
+        return place.ledger.claim(
+            job.run_id,
+            job.stage,
+            shard,
+            worker=worker,
+            holder=holder(),
+            task_id=task_id,
+            whole=whole,
+            takeover=takeover,
+        )
+
+    answer = claim(0)
+    record = answer.shard
+    held_here = answer.status is ClaimStatus.BUSY and record is not None and record.worker == worker
+    if held_here and record is not None and holder_is_gone(record.holder):
+        return claim(record.attempt)  # a pool child of this worker died with the claim
+    return answer
+
+
+def _record_failure(attempt: Attempt, error: Exception) -> Outcome:
+    job, record, ledger = attempt.job, attempt.record, attempt.place.ledger
+    retryable = getattr(error, "retryable", False) or isinstance(error, (ConnectionError, TimeoutError, MemoryError))
+    known = isinstance(error, MlocError)
+    message = str(error) if known else f"{type(error).__name__}: {error}"
+    hint = getattr(error, "hint", "")
+    if isinstance(error, OSError) and error.errno in OUT_OF_SPACE:
+        retryable, hint = True, "free space under RESULTS_DIR or MLOC_SCRATCH_DIR, then submit again"
+    failure = Failure(
+        message=message,
+        type=type(error).__name__,
+        hint=hint,
+        stage=job.stage,
+        shard=record.shard,
+        attempt=record.attempt,
+        worker=record.worker,
+        retryable=retryable,
+    )
+    logger.error("%s", failure, exc_info=None if known else error)
+    retry = _retry(job)
+    if retryable and record.attempt < retry.max_attempts:
+        ledger.release(job.run_id, job.stage, record.shard, attempt=record.attempt, error=failure)
+        delay = min(MAX_BACKOFF_SEC, retry.backoff_seconds * 2.0 ** (record.attempt - 1)) * random.uniform(0.5, 1.0)
+        return Outcome(verdict=Verdict.AGAIN, delay=delay, why=str(failure))
+    ledger.commit(
+        job.run_id,
+        job.stage,
+        record.shard,
+        attempt=record.attempt,
+        state=State.FAILED,
+        whole=attempt.whole,
+        error=failure,
+    )
+    return Outcome(verdict=Verdict.SETTLED, state=State.FAILED, failed=str(failure))
+
+
+def _retry(job: StageJob) -> Retry:
+    return Retry.model_validate(job.document.get("retry") or {})
+
+
+def _poison(record: ShardRecord) -> ExecutionError:
+    return ExecutionError(
+        f"given up: {record.attempt - 1} attempts were taken and none of them came to an end",
+        hint="the worker died in each of them, perhaps for want of memory; see its log",
+    )

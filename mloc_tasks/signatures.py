@@ -1,0 +1,54 @@
+"""The messages of a run: immutable Celery signatures that carry ids only, and how they read in Flower."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery, Signature, chord
+
+from mloc_tasks.app import broker_priority
+
+SHARD = "mloc.shard"
+SCATTER = "mloc.scatter"
+GATHER = "mloc.gather"
+JOIN = "mloc.join"
+FINISH = "mloc.finish"
+
+FIRST = 9  # priority of what ends a stage or a run: it is short, and others wait for it
+
+
+def _signature(app: Celery, name: str, args: tuple[Any, ...], *, queue: str, priority: int, shown: str) -> Signature:
+    return app.signature(
+        name,
+        args=args,
+        immutable=True,
+        options={"queue": queue, "priority": broker_priority(priority), "argsrepr": shown},
+    )
+
+
+def shard(app: Celery, run_id: str, stage: str, number: int, *, of: int, queue: str, priority: int) -> Signature:
+    """One shard of a stage; an unsharded stage is shard 0 of 1."""
+    shown = f"{run_id}/{stage}[{number}/{of}]"
+    return _signature(app, SHARD, (run_id, stage, number), queue=queue, priority=priority, shown=shown)
+
+
+def scatter(app: Celery, run_id: str, stage: str, *, queue: str, priority: int) -> Signature:
+    """A sharded stage before its input is counted: it replaces itself by its shards and their gather."""
+    return _signature(app, SCATTER, (run_id, stage), queue=queue, priority=priority, shown=f"{run_id}/{stage}")
+
+
+def shards_and_gather(app: Celery, run_id: str, stage: str, *, of: int, queue: str, priority: int) -> Signature:
+    """What a scatter becomes: all shards, then the gather that merges them."""
+    parts = [shard(app, run_id, stage, number, of=of, queue=queue, priority=priority) for number in range(of)]
+    shown = f"{run_id}/{stage}[{of}]"
+    return chord(parts, _signature(app, GATHER, (run_id, stage), queue=queue, priority=FIRST, shown=shown), app=app)
+
+
+def join(app: Celery, run_id: str, *, queue: str) -> Signature:
+    """Where parallel branches meet and no single stage follows."""
+    return _signature(app, JOIN, (run_id,), queue=queue, priority=FIRST, shown=run_id)
+
+
+def finish(app: Celery, run_id: str, *, queue: str) -> Signature:
+    """The end of every run."""
+    return _signature(app, FINISH, (run_id,), queue=queue, priority=FIRST, shown=run_id)

@@ -1,0 +1,101 @@
+"""The Celery tasks. Each hands its ids to the code that knows what to do, and turns the outcome into Celery's terms."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import Task
+from celery.exceptions import Ignore, Reject
+
+from mloc_tasks import signatures
+from mloc_tasks.app import app
+from mloc_tasks.attempt import Outcome, Verdict, Work, run_attempt
+from mloc_tasks.errors import BrokerError
+from mloc_tasks.ledger import GATHER, SCATTER
+from mloc_tasks.settings import get_settings
+from mloc_tasks.workplace import get_workplace
+
+logger = logging.getLogger("mloc.tasks")
+
+
+class ShardTask(Task):  # type: ignore[misc]  # celery ships no types
+    """Base of the tasks that make attempts."""
+
+    Request = "mloc_tasks.worker.request:RunRequest"
+    abstract = True
+    max_retries = None  # the ledger's count of attempts is the bound, also when the worker dies each time
+
+    def attempt(self, run_id: str, stage: str, shard: str, work: Work) -> Outcome:
+        """Make one attempt; send the message again, or drop it, where the outcome says so."""
+        try:
+            outcome = run_attempt(
+                get_workplace(),
+                run_id,
+                stage,
+                shard,
+                task_id=self.request.id,
+                worker=get_settings().worker_name(self.request.hostname),
+                returns=self.request.retries,
+                work=work,
+            )
+        except BrokerError as error:
+            # Nothing could be recorded, so nothing is decided: the message goes back.
+            logger.error("%s/%s[%s]: %s", run_id, stage, shard, error)
+            raise Reject(error, requeue=True) from error
+        if outcome.verdict is Verdict.DROPPED:
+            logger.info("dropped: %s", outcome.why)
+            raise Ignore
+        if outcome.verdict is Verdict.AGAIN:
+            raise self.retry(countdown=outcome.delay)
+        return outcome
+
+
+def _pointer(outcome: Outcome) -> dict[str, str]:
+    """What a settled message returns: small, the same at every delivery, and red in Flower after a failure."""
+    return {"failed": outcome.failed} if outcome.failed else {"state": str(outcome.state)}
+
+
+@app.task(bind=True, base=ShardTask, name=signatures.SHARD)  # type: ignore[untyped-decorator]
+def shard(self: ShardTask, run_id: str, stage: str, number: int) -> dict[str, str]:
+    """Execute one shard of a stage."""
+    from mloc_tasks.work import execute
+
+    return _pointer(self.attempt(run_id, stage, str(number), execute))
+
+
+@app.task(bind=True, base=ShardTask, name=signatures.SCATTER)  # type: ignore[untyped-decorator]
+def scatter(self: ShardTask, run_id: str, stage: str) -> Any:
+    """Split a stage's rows into shards; replaced by these shards and their gather."""
+    from mloc_tasks.work import split
+
+    outcome = self.attempt(run_id, stage, SCATTER, split)
+    ledger = get_workplace().ledger
+    shards = ledger.shard_count(run_id, stage)
+    if outcome.failed or not shards:
+        return _pointer(outcome)
+    job = ledger.stage_job(run_id, stage)
+    priority = int(job.document.get("priority", 4))
+    return self.replace(signatures.shards_and_gather(app, run_id, stage, of=shards, queue=job.queue, priority=priority))
+
+
+@app.task(bind=True, base=ShardTask, name=signatures.GATHER)  # type: ignore[untyped-decorator]
+def gather(self: ShardTask, run_id: str, stage: str) -> dict[str, str]:
+    """Merge the results of a stage's shards in input order."""
+    from mloc_tasks.work import merge
+
+    return _pointer(self.attempt(run_id, stage, GATHER, merge))
+
+
+@app.task(name=signatures.JOIN)  # type: ignore[untyped-decorator]
+def join(run_id: str) -> str:
+    """Where parallel branches meet; there is nothing to do but to be their chord's body."""
+    return run_id
+
+
+@app.task(name=signatures.FINISH)  # type: ignore[untyped-decorator]
+def finish(run_id: str) -> dict[str, str]:
+    """End a run: publish its last stage's result as the run's, and record the state it ends in."""
+    from mloc_tasks.finish import finish_run
+
+    return {"state": str(finish_run(get_workplace(), run_id))}

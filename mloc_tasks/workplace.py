@@ -1,0 +1,83 @@
+"""What the attempts of one worker process share: ledger, store, settings, its own name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from mloc_tasks.artifacts import ArtifactStore, open_store
+from mloc_tasks.capabilities import Capabilities
+from mloc_tasks.ledger import Ledger
+from mloc_tasks.settings import Settings, get_settings
+from mloc_tasks.worker.hardware import machine_capabilities
+
+SCRATCH = ".scratch"
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """One process's connections; made on first use, so that pool children never share their parent's."""
+
+    ledger: Ledger
+    store: ArtifactStore
+    settings: Settings
+    machine: Capabilities
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty folder for one attempt's files, gone afterwards; on the store's own disk where that is local."""
+        root = self.settings.scratch_dir
+        if root is None and not self.settings.artifacts_url:
+            root = self.settings.results_dir.expanduser().absolute() / SCRATCH
+        if root is not None:
+            root.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="attempt-", dir=root))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@lru_cache(maxsize=1)
+def get_workplace() -> Workplace:
+    """This process's workplace."""
+    settings = get_settings()
+    return Workplace(
+        ledger=Ledger.connect(settings),
+        store=store_of(settings),
+        settings=settings,
+        machine=machine_capabilities(settings.worker_tags),
+    )
+
+
+def store_of(settings: Settings) -> ArtifactStore:
+    """The artifact store of the settings."""
+    return open_store(
+        settings.store_url, endpoint_url=settings.s3_endpoint_url or None, path_style=settings.s3_path_style
+    )
+
+
+def holder() -> str:
+    """Who holds a claim inside this worker: process and thread."""
+    return f"{os.getpid()}:{threading.get_ident()}"
+
+
+def holder_is_gone(name: str) -> bool:
+    """Whether the process of a holder on this host has ended, so that its claim can be taken over."""
+    pid = int(name.partition(":")[0] or 0)
+    if pid <= 0:
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

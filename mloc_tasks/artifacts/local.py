@@ -140,7 +140,7 @@ class LocalStore(ArtifactStore):
     def _open(self, name: str, buffering: int = 0) -> BinaryIO:
         path = self._path(name)
         try:
-            return open(path, "rb", buffering=buffering)  # type: ignore[return-value]  # typeshed: IOBase
+            return open(path, "rb", buffering=buffering)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise ArtifactNotFoundError(f"no artifact {name!r} in {self.url}") from error
         except OSError as error:

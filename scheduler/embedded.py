@@ -31,30 +31,107 @@ class WorkerDiedError(MlocError):
     """The embedded worker ended on its own. The message holds the end of its log."""
 
 
+class PrivateValkey:
+    """A Valkey on a Unix socket in `folder`, which must exist and belong to the caller. `url` is its REDIS_URL."""
+
+    def __init__(self, folder: Path) -> None:
+        self._socket = folder / "valkey.sock"
+        self._log = folder / "valkey.log"
+        self.url = f"unix://{self._socket}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers. Raises ConfigError with its log when it does not."""
+        arguments = {
+            "port": "0",
+            "unixsocket": str(self._socket),
+            "unixsocketperm": "700",
+            "dir": str(self._socket.parent),
+            "save": "",
+            "appendonly": "no",
+            "logfile": str(self._log),
+        }
+        command = [str(server_binary()), *(word for key, value in arguments.items() for word in (f"--{key}", value))]
+        self._process = _spawn(command, self._log, os.environ)
+        deadline = time.monotonic() + SERVER_START_SEC
+        while not _answers(self._socket):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise ConfigError(f"the embedded Valkey did not start:\n{_tail(self._log)}")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            _end(self._process, signal.SIGTERM)
+            self._process = None
+
+
+class LocalWorker:
+    """A Celery worker as a process of its own group, with its log in a file."""
+
+    def __init__(
+        self, queues: Sequence[str], *, log: Path, concurrency: int | None = None, options: Sequence[str] = ()
+    ) -> None:
+        self._queues = tuple(queues)
+        self._log = log
+        self._options = tuple(options)
+        self._children = concurrency or max(1, min(MOST_CHILDREN, usable_cpus()))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log_tail(self) -> str:
+        """The end of the worker's log."""
+        return _tail(self._log)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it with this process's environment; it takes messages a second or two later."""
+        threads = max(1, usable_cpus() // self._children)
+        # Children that share the processors must not spin for each other's.
+        defaults = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+        command = [
+            *(sys.executable, "-m", "celery", "-A", "mloc_tasks", "worker"),
+            *("-Q", ",".join(self._queues), "-c", str(self._children), "-l", os.environ.get("LOG_LEVEL", "INFO")),
+            *("--without-gossip", "--without-mingle", "--without-heartbeat", *self._options),
+        ]
+        self._process = _spawn(command, self._log, {**defaults, **os.environ})
+
+    def check(self) -> None:
+        """Raise WorkerDiedError when the worker has ended."""
+        if self._process is not None and self._process.poll() is not None:
+            raise WorkerDiedError(
+                f"the worker ended with exit code {self._process.returncode}; the end of its log:\n{self.log_tail}"
+            )
+
+    def stop(self) -> None:
+        if self._process is not None:
+            _end(self._process, signal.SIGQUIT)
+            self._process = None
+
+
 class EmbeddedStack:
-    """Valkey on a Unix socket in a private folder, and one worker that serves `queues`.
+    """A private Valkey, and one worker that serves `queues`.
 
     On entering, `REDIS_URL` of this process is set to that Valkey, so that whatever is submitted from here goes to it.
     """
 
     def __init__(self, queues: Sequence[str], *, concurrency: int | None = None) -> None:
-        self._queues = tuple(queues)
-        self._children = concurrency or max(1, min(MOST_CHILDREN, usable_cpus()))
-        self._folder = Path()
-        self._server: subprocess.Popen[bytes] | None = None
-        self._worker: subprocess.Popen[bytes] | None = None
-        self._url_before: str | None = None
-
-    def __enter__(self) -> Self:
         # A socket's path may have about 100 characters, and TMPDIR can be longer than that.
         root = None if len(tempfile.gettempdir()) < 60 else "/tmp"
         self._folder = Path(tempfile.mkdtemp(prefix="mloc-", dir=root))
+        self._valkey = PrivateValkey(self._folder)
+        self._worker = LocalWorker(queues, log=self._folder / "worker.log", concurrency=concurrency)
         self._url_before = os.environ.get("REDIS_URL")
+
+    def __enter__(self) -> Self:
         try:
-            self._start_server()
-            os.environ["REDIS_URL"] = f"unix://{self._socket}"
+            self._valkey.start()
+            os.environ["REDIS_URL"] = self._valkey.url
             reset_settings()
-            self._start_worker()
+            self._worker.start()
         except BaseException:
             self._stop()
             raise
@@ -66,56 +143,15 @@ class EmbeddedStack:
     @property
     def log_tail(self) -> str:
         """The end of the worker's log."""
-        log = self._folder / "worker.log"
-        return log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL_CHARS:] if log.exists() else ""
+        return self._worker.log_tail
 
     def check(self) -> None:
         """Raise WorkerDiedError when the worker has ended."""
-        if self._worker is not None and self._worker.poll() is not None:
-            raise WorkerDiedError(
-                f"the worker ended with exit code {self._worker.returncode}; the end of its log:\n{self.log_tail}"
-            )
-
-    @property
-    def _socket(self) -> Path:
-        return self._folder / "valkey.sock"
-
-    def _start_server(self) -> None:
-        log = self._folder / "valkey.log"
-        arguments = {
-            "port": "0",
-            "unixsocket": str(self._socket),
-            "unixsocketperm": "700",
-            "dir": str(self._folder),
-            "save": "",
-            "appendonly": "no",
-            "logfile": str(log),
-        }
-        command = [str(server_binary()), *(word for key, value in arguments.items() for word in (f"--{key}", value))]
-        self._server = _spawn(command, log, os.environ)
-        deadline = time.monotonic() + SERVER_START_SEC
-        while not _answers(self._socket):
-            if self._server.poll() is not None or time.monotonic() > deadline:
-                text = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL_CHARS:]
-                raise ConfigError(f"the embedded Valkey did not start:\n{text}")
-            time.sleep(0.01)
-
-    def _start_worker(self) -> None:
-        threads = max(1, usable_cpus() // self._children)
-        # Children that share the processors must not spin for each other's.
-        defaults = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
-        command = [
-            *(sys.executable, "-m", "celery", "-A", "mloc_tasks", "worker"),
-            *("-Q", ",".join(self._queues), "-c", str(self._children), "-l", os.environ.get("LOG_LEVEL", "INFO")),
-            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
-        ]
-        self._worker = _spawn(command, self._folder / "worker.log", {**defaults, **os.environ})
+        self._worker.check()
 
     def _stop(self) -> None:
-        for process, first in ((self._worker, signal.SIGQUIT), (self._server, signal.SIGTERM)):
-            if process is not None:
-                _end(process, first)
-        self._worker = self._server = None
+        self._worker.stop()
+        self._valkey.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._url_before is None:
             os.environ.pop("REDIS_URL", None)
@@ -159,6 +195,10 @@ _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 def _die_with_parent() -> None:
     assert _LIBC is not None
     _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL_CHARS:] if log.exists() else ""
 
 
 def _answers(socket: Path) -> bool:

@@ -83,7 +83,7 @@ class JsonLinesFormat(LineFormat):
 
     def _item(self, line: bytes, where: Callable[[], str]) -> Item:
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode())
         except (ValueError, RecursionError) as error:
             array = line.lstrip()[:1] == b"["
             hint = "a JSON array of rows? set data.format: json" if array else "each line must be one JSON value"

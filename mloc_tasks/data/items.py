@@ -29,6 +29,9 @@ _COPY_LINES = 100
 
 RESPONSES = "responses.json"
 
+# One for all rows: `json.dumps` with options makes a new one each time, which takes as long as the row.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -248,10 +251,9 @@ def encode_line(item: dict[str, Any]) -> bytes:
     impossible tokens) become null, lone surrogates (a token cut within a character) become U+FFFD.
     """
     try:
-        text = json.dumps(item, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return text.encode() + b"\n"
+        return _ENCODER.encode(item).encode() + b"\n"
     except ValueError:
-        text = json.dumps(_without_nan(item), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _ENCODER.encode(_without_nan(item))
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode() + b"\n"
 
 

@@ -20,8 +20,9 @@ def item_of(row: object, column: str | None, where: Callable[[], str]) -> Item:
     neither text, a number, nor a list of chat messages.
     """
     if isinstance(row, dict):
-        name = prompt_column(row, column, where)
-        return _item(row[name], lambda: f"{where()}, column {name!r}")
+        name = column if column in row else prompt_column(row, column, where)
+        value = row[name]
+        return value if isinstance(value, str) else _item(value, lambda: f"{where()}, column {name!r}")
     return _item(row, where)
 
 

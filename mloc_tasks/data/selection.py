@@ -73,6 +73,7 @@ class ShuffledRows(RowSource):
 
     def _permutation(self) -> array[int]:
         if self._order is None:
-            self._order = array("Q", range(self._source.count()))
-            random.Random(self._seed).shuffle(self._order)
+            order = array("Q", range(self._source.count()))
+            random.Random(self._seed).shuffle(order)
+            self._order = order  # only now: another thread may be asking for a slice of its own
         return self._order

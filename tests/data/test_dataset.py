@@ -8,8 +8,8 @@ from pathlib import Path
 import datasets
 import pytest
 
-from mloc_tasks.data import Inputs
 from mloc_tasks.data.dataset import DatasetRows
+from mloc_tasks.data.inputs import Inputs
 from mloc_tasks.errors import InputError
 
 QUESTIONS = [f"question {number}" for number in range(200)]

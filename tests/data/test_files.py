@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mloc_tasks.data import Inputs
 from mloc_tasks.data.files import FileRows
 from mloc_tasks.data.format_json import MAX_JSON_BYTES
+from mloc_tasks.data.inputs import Inputs
 from mloc_tasks.data.selection import FirstRows, ShuffledRows
 from mloc_tasks.errors import InputError
 

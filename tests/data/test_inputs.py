@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from mloc_tasks.data import Inputs, ItemReader, open_inputs, plan_slices
+from mloc_tasks.data.inputs import Inputs, open_inputs
+from mloc_tasks.data.items import ItemReader
+from mloc_tasks.data.slices import plan_slices
 from mloc_tasks.errors import InputError
 from mloc_tasks.spec.model.stage import StageSpec
 

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from mloc_tasks.data import ItemReader, ItemWriter, merge_shards
-from mloc_tasks.data.items import PART_ITEMS
+from mloc_tasks.data.items import PART_ITEMS, ItemReader, ItemWriter
+from mloc_tasks.data.merge import merge_shards
 from mloc_tasks.errors import ExecutionError, InputError
 
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "latency_sec": 0.5, "num_requests": 1}

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mloc_tasks.data import ItemReader
+from mloc_tasks.data.items import ItemReader
 
 SHARDS = 20
 ROWS = 1_000_000
@@ -16,7 +16,8 @@ ROWS = 1_000_000
 MERGE = """
 import json, resource, sys, time
 from pathlib import Path
-from mloc_tasks.data import ItemReader, merge_shards
+from mloc_tasks.data.items import ItemReader
+from mloc_tasks.data.merge import merge_shards
 
 def reader(folder):
     return ItemReader(lambda name: (folder / name).open("rb"))

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mloc_tasks.data import plan_slices
-from mloc_tasks.data.slices import DEFAULT_SHARDS
+from mloc_tasks.data.slices import DEFAULT_SHARDS, plan_slices
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from mloc_tasks.data import Inputs, ItemReader, ItemWriter
+from mloc_tasks.data.inputs import Inputs
+from mloc_tasks.data.items import ItemReader, ItemWriter
 from mloc_tasks.data.stage import StageRows
 from mloc_tasks.data.template import Column, TemplateRows
 from mloc_tasks.errors import InputError

@@ -1,0 +1,1 @@
+"""The typed models of the language, one file for each topic."""

@@ -17,7 +17,7 @@ from mloc_tasks.data.inputs import Inputs, open_inputs
 from mloc_tasks.data.items import ItemReader
 from mloc_tasks.data.slices import plan_slices
 from mloc_tasks.errors import InputError
-from mloc_tasks.spec.model.stage import StageSpec
+from mloc_tasks.spec import StageSpec
 
 UPSTREAM = {
     "ask": [{"index": 0, "input": "topic", "output": "why?"}, {"index": 1, "input": "other", "output": "how?"}],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 from mloc_tasks.spec.names import did_you_mean
@@ -26,19 +27,21 @@ class Environment:
         if isinstance(document.get("spec"), dict | list):
             self._visit(document["spec"], here, set())
 
-    def _visit(self, container: dict[str, Any] | list[Any], origin: Origin, seen: set[int]) -> None:
+    def _visit(self, container: Any, origin: Origin, seen: set[int]) -> None:
         if id(container) in seen:
             return
         seen.add(id(container))
-        entries = container.items() if isinstance(container, dict) else enumerate(container)
-        for key, value in list(entries):
+        entries: list[tuple[Any, Any]] = list(
+            container.items() if isinstance(container, dict) else enumerate(container)
+        )
+        for key, value in entries:
             if isinstance(value, dict | list):
                 self._visit(value, self._origins.inside(container, key, origin), seen)
             elif isinstance(value, str) and "${" in value and _ENV.search(value):
                 here = self._origins.inside(container, key, origin)
-                container[key] = _ENV.sub(lambda match, here=here: self._value(match, here), value)  # type: ignore[index,misc]
+                container[key] = _ENV.sub(partial(self._value, here), value)
 
-    def _value(self, match: re.Match[str], here: Origin) -> str:
+    def _value(self, here: Origin, match: re.Match[str]) -> str:
         name = match[1]
         if name not in self._allowed:
             near = did_you_mean(name, self._allowed)

@@ -60,9 +60,11 @@ class Origins:
         """The origin and value of the deepest part of `location` that exists; steps that name no entry are passed."""
         origin, value = top, document
         for step in location:
-            if (isinstance(value, dict) and step in value) or (
-                isinstance(value, list) and isinstance(step, int) and 0 <= step < len(value)
-            ):
+            if isinstance(value, list):
+                exists = isinstance(step, int) and 0 <= step < len(value)
+            else:
+                exists = isinstance(value, dict) and step in value
+            if exists:
                 origin, value = self.inside(value, step, origin), value[step]
         return origin, value
 

@@ -9,8 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from mloc_tasks.spec.model.base import SpecModel
 from mloc_tasks.spec.model.data import DATA_FORMS
-from mloc_tasks.spec.model.document import LABEL, STAGE_NAME, Graph, Metadata, SpecBody, StageEntry
-from mloc_tasks.spec.model.stage import StageSpec
+from mloc_tasks.spec.model.document import LABEL, STAGE_NAME
 from mloc_tasks.spec.model.training import Training
 from mloc_tasks.spec.names import camel_case
 from mloc_tasks.spec.task_types import BUILT_IN, KINDS
@@ -20,19 +19,21 @@ Schema = dict[str, Any]
 
 _REFERENCE: Schema = {"type": "string", "pattern": r"\$\{[^{}]+\}"}
 _BOOLEAN: Schema = {"enum": [True, False, "yes", "no", "on", "off", "true", "false"]}
-_OPEN = {"StageSpec", "StageEntry", "SpecBody"}
+_STAGE_LIKE = ("StageSpec", "StageEntry", "SpecBody")
 """Models that plugins add keys to."""
+_WHOLE = ("Adapter", "TemplateColumn", "Template", "Preference", "Metadata")
+"""Models that are never merged, so that a key they need must stand in each of them."""
 
 
 def json_schema() -> Schema:
-    """JSON Schema (draft 2020-12) of a document. Keys stand in snake_case and camelCase, and under their other names."""
+    """JSON Schema (draft 2020-12) of a document, with every accepted spelling of each key."""
     models = _models()
     _, found = models_json_schema([(model, "validation") for model in models.values()], ref_template="#/$defs/{model}")
     definitions: dict[str, Schema] = found["$defs"]
     for name, schema in definitions.items():
         if name in models:
-            _open_to_authors(schema, models[name], open_ended=name in _OPEN)
-    for name in ("StageSpec", "StageEntry", "SpecBody"):
+            _open_to_authors(schema, models[name], merged=name not in _WHOLE)
+    for name in _STAGE_LIKE:
         _finish_stage(definitions[name])
     _finish_training(definitions["Training"])
     _finish_stages(definitions)
@@ -67,13 +68,11 @@ def _models() -> dict[str, type[SpecModel]]:
         for model in pending.pop().__subclasses__():
             pending.append(model)
             found[model.__name__] = model
-    wanted = {Metadata, StageSpec, StageEntry, SpecBody, Graph}
-    used = {name: model for name, model in found.items() if model.__module__.startswith("mloc_tasks.spec.model.")}
-    return {name: model for name, model in used.items() if model in wanted or name not in ("Document",)}
+    return {name: model for name, model in found.items() if model.__module__.startswith("mloc_tasks.spec.model.")}
 
 
-def _open_to_authors(schema: Schema, model: type[SpecModel], *, open_ended: bool) -> None:
-    """Add the other spellings of each key, references in place of values, and no key being required but by one name."""
+def _open_to_authors(schema: Schema, model: type[SpecModel], *, merged: bool) -> None:
+    """Add the other spellings of each key and references in place of values; what merging brings is not required."""
     properties: dict[str, Schema] = schema.get("properties", {})
     others: dict[str, list[str]] = {}
     for other, name in model.other_names.items():
@@ -94,14 +93,14 @@ def _open_to_authors(schema: Schema, model: type[SpecModel], *, open_ended: bool
             complete[spelling] = {"description": f"Ignored: {why}.", "deprecated": True}
     schema["properties"] = complete
     schema.pop("required", None)
-    if required:
+    if required and not merged:
         schema["allOf"] = required
-    schema["additionalProperties"] = open_ended
+    schema["additionalProperties"] = False
 
 
 def _or_reference(value: Schema) -> Schema:
     """The schema of a value that may also be null (unset), a boolean in words, or a reference."""
-    described = {key: value.pop(key) for key in ("description", "default", "examples") if key in value}
+    described: Schema = {key: value.pop(key) for key in ("description", "default", "examples") if key in value}
     if described.get("default", ...) in (None, ...):
         described.pop("default", None)
     if value.get("type") == "boolean":
@@ -120,12 +119,14 @@ def _finish_stage(schema: Schema) -> None:
     for key in ("taskType", "task_type"):
         described = properties[key].get("description", "")
         properties[key] = {"description": described, "anyOf": [{"enum": list(BUILT_IN)}, {"type": "string"}]}
-    schema.pop("allOf", None)
+    # Only a plugin's stage may have keys of its own.
+    schema.pop("additionalProperties")
+    schema["if"] = {"required": ["taskType"], "properties": {"taskType": {"enum": list(BUILT_IN)}}}
+    schema["then"] = {"propertyNames": {"enum": list(properties)}}
     properties["data"] = {
         "description": properties["data"].get("description", ""),
         "anyOf": [
             *({"$ref": f"#/$defs/{model.__name__}"} for model in DATA_FORMS.values()),
-            {"$ref": "#/$defs/Columns"},
             _REFERENCE,
             {"type": "null"},
         ],
@@ -146,7 +147,6 @@ def _finish_training(schema: Schema) -> None:
             value["type"] = sorted({types[kind] for kind in kinds} | {"string", "null"})
         for spelling in dict.fromkeys((name, camel_case(name))):
             schema["properties"][spelling] = value
-    schema["additionalProperties"] = False
 
 
 def _finish_stages(definitions: dict[str, Schema]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from mloc_tasks.spec.names import shown
@@ -33,7 +33,7 @@ class ArgumentError(ValueError):
 
 @lru_cache(maxsize=1)
 def _table() -> dict[str, dict[str, list[str]]]:
-    text = files("mloc_tasks.spec").joinpath("training_arguments.json").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("training_arguments.json").read_text(encoding="utf-8")
     table: dict[str, dict[str, list[str]]] = json.loads(text)
     return {name: kinds for name, kinds in table.items() if name != "versions"}
 

@@ -1,7 +1,5 @@
 """A document, loaded: its stages merged, connected, validated and typed."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -35,7 +33,7 @@ class Stage(BaseModel):
         spec: the same, typed; a value that is still a reference is left out where it is no text.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     name: str
     depends_on: tuple[str, ...]
@@ -46,7 +44,7 @@ class Stage(BaseModel):
 class Workflow(BaseModel):
     """A valid document. A single task is a workflow of one stage, named after its task type."""
 
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, defer_build=True, arbitrary_types_allowed=True)
 
     api_version: str
     kind: str

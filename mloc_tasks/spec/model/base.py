@@ -1,7 +1,5 @@
 """What all models of the language share: strictness, and the types of its values."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, TypeVar
 

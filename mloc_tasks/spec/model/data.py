@@ -1,7 +1,5 @@
 """Where a stage's rows come from. Each form is one model; `type` tells them apart."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema

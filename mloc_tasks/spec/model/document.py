@@ -1,7 +1,5 @@
 """The document around the stages. These models name the keys; the loader reads their values itself."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field

@@ -1,8 +1,6 @@
 """Sampling, and what is done to prompts and completions."""
 
-from __future__ import annotations
-
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
@@ -95,7 +93,7 @@ class Inference(Sampling):
     )
 
     @model_validator(mode="after")
-    def _one_structure(self) -> Inference:
+    def _one_structure(self) -> Self:
         given = [name for name in ("json_schema", "regex", "choice") if getattr(self, name) is not None]
         if len(given) > 1:
             raise refuse(f"`{given[0]}` and `{given[1]}` exclude each other", "keep one", at=(given[1],))

@@ -1,8 +1,6 @@
 """Which model a stage works with, and how it is loaded."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -29,7 +27,7 @@ class LoadConfig(SpecModel):
     device_map_auto: bool = Field(False, description="Spread the layers over all devices.")
 
     @model_validator(mode="after")
-    def _one_precision(self) -> LoadConfig:
+    def _one_precision(self) -> Self:
         if self.fp16 and self.bf16:
             raise refuse("`fp16` and `bf16` exclude each other", "keep one", at=("fp16",))
         return self
@@ -43,7 +41,7 @@ class Adapter(SpecModel):
     url: Text | None = Field(None, description="`s3://` or `http://` address of a directory or an archive.")
 
     @model_validator(mode="after")
-    def _one_place(self) -> Adapter:
+    def _one_place(self) -> Self:
         if (self.path is None) == (self.url is None):
             raise refuse("an adapter has exactly one of `path` and `url`")
         return self
@@ -55,7 +53,9 @@ class Model(SpecModel):
     source: Source | None = Field(None, description="Where the model's files come from.")
     vllm: PassThrough | None = Field(None, description="Engine arguments of vLLM, passed through.")
     transformers: PassThrough | None = Field(None, description="Arguments of `from_pretrained`, passed through.")
-    config: LoadConfig = Field(default_factory=LoadConfig, description="How weights are put into memory.")
+    config: LoadConfig = Field(
+        default_factory=LoadConfig.model_construct, description="How weights are put into memory."
+    )
     adapters: tuple[Adapter, ...] = Field((), description="LoRA adapters to load.")
 
 
@@ -72,7 +72,7 @@ class RewardModel(SpecModel):
     trust_remote_code: bool = Field(False, description="Run Python code that the model's repository brings.")
 
     @model_validator(mode="after")
-    def _is_somewhere(self) -> RewardModel:
+    def _is_somewhere(self) -> Self:
         if self.identifier is None and self.url is None and self.path is None:
             raise refuse("a reward model needs `identifier`, `url` or `path`")
         return self
@@ -111,7 +111,7 @@ class CheckpointLoad(SpecModel):
     )
 
     @model_validator(mode="after")
-    def _one_place(self) -> CheckpointLoad:
+    def _one_place(self) -> Self:
         if (self.path is None) == (self.url is None):
             raise refuse("exactly one of `url` and `path` says where the checkpoint is")
         return self

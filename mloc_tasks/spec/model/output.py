@@ -1,9 +1,7 @@
 """Where a stage's artifacts go besides the artifact store."""
 
-from __future__ import annotations
-
 import re
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -38,7 +36,7 @@ class Destination(SpecModel):
         return value
 
     @model_validator(mode="after")
-    def _complete(self) -> Destination:
+    def _complete(self) -> Self:
         if self.type == "http" and self.url is None:
             raise refuse("an http destination needs `url`")
         if self.type != "http" and self.path is None and self.url is None:

@@ -1,7 +1,5 @@
 """What a stage needs from the machine it runs on, and how it is tried and repeated."""
 
-from __future__ import annotations
-
 from pydantic import Field, field_validator
 
 from mloc_tasks.spec.model.base import (
@@ -39,7 +37,9 @@ class Hardware(SpecModel):
 class Resources(SpecModel):
     """Where a stage may run."""
 
-    hardware: Hardware = Field(default_factory=Hardware, description="What one replica needs from its machine.")
+    hardware: Hardware = Field(
+        default_factory=Hardware.model_construct, description="What one replica needs from its machine."
+    )
     replicas: PositiveCount = Field(
         1, description="Data-parallel replicas; with `parallel.enabled` a lower bound on the number of shards."
     )

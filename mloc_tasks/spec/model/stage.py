@@ -1,7 +1,5 @@
 """One stage, complete: what travels to a worker, typed."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
@@ -24,7 +22,7 @@ class StageSpec(SpecModel):
 
     task_type: Text = Field(description="What runs: a built-in task type or the name of an installed executor.")
     resources: Resources = Field(
-        default_factory=Resources, description="What the stage needs from the machine it runs on."
+        default_factory=Resources.model_construct, description="What the stage needs from the machine it runs on."
     )
     enforce_cpu: bool = Field(False, description="Never use a GPU queue.")
     priority: Priority = Field(4, description="0 (low) to 9.")
@@ -32,8 +30,10 @@ class StageSpec(SpecModel):
         None, description="Target time from submission to the stage's end; reported as met or missed, never kills."
     )
     timeout: Seconds | None = Field(None, description="Hard limit of one attempt, such as `2h`.")
-    retry: Retry = Field(default_factory=Retry, description="Attempts after failures that another try may cure.")
-    cache: Cache = Field(default_factory=Cache, description="Reuse of earlier results.")
+    retry: Retry = Field(
+        default_factory=Retry.model_construct, description="Attempts after failures that another try may cure."
+    )
+    cache: Cache = Field(default_factory=Cache.model_construct, description="Reuse of earlier results.")
     model: Model | None = Field(None, description="The model to work with.")
     inference: Inference | None = Field(None, description="Sampling.")
     data: Data | None = Field(None, description="The rows that the stage works on.")
@@ -44,8 +44,12 @@ class StageSpec(SpecModel):
     reward_model: RewardModel | None = Field(None, description="What scores completions.")
     lora: Lora | None = Field(None, description="Train low-rank adapters instead of all weights.")
     checkpoint: Checkpoint | None = Field(None, description="Where the stage starts from.")
-    output: Output = Field(default_factory=Output, description="What is kept of the outputs, and where else they go.")
-    parallel: Parallel = Field(default_factory=Parallel, description="Data-parallel shards over the inputs.")
+    output: Output = Field(
+        default_factory=Output.model_construct, description="What is kept of the outputs, and where else they go."
+    )
+    parallel: Parallel = Field(
+        default_factory=Parallel.model_construct, description="Data-parallel shards over the inputs."
+    )
     evaluate: Evaluate | None = Field(None, description="Settings of task type `evaluate`.")
     embedding: Embedding | None = Field(None, description="Settings of task type `embedding`.")
     message: Annotated[Any, WithJsonSchema({})] = Field(None, description="What task type `echo` gives back.")

@@ -1,8 +1,6 @@
 """`training`: MLOC's own names. Arguments of TRL and transformers stand beside them (see `training_arguments`)."""
 
-from __future__ import annotations
-
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 
@@ -136,7 +134,7 @@ class Training(SpecModel):
         return parsed
 
     @model_validator(mode="after")
-    def _one_name_each(self) -> Training:
+    def _one_name_each(self) -> Self:
         given = self.model_extra or {}
         for ours, theirs in SAME.items():
             if theirs in given and getattr(self, ours) is not None:

@@ -70,7 +70,7 @@ class S3Store(ArtifactStore):
         files = files_of(source)
         for file in files:
             check_name(f"{prefix}/{file.name}")
-        with s3_errors(self.url_of(prefix)), disk_errors(source):
+        with disk_errors(source), s3_errors(self.url_of(prefix)):
             self._claims.acquire(self._client, prefix)
             clean = True
             try:
@@ -94,7 +94,7 @@ class S3Store(ArtifactStore):
         check_object_name(name)
         with open_source(source) as stream, disk_errors(source):
             info = ArtifactInfo(name, os.fstat(stream.fileno()).st_size, sha256_of(source))
-        with s3_errors(self.url_of(name)), disk_errors(source):
+        with disk_errors(source), s3_errors(self.url_of(name)):
             extra = {"Metadata": {_SHA256: info.sha256}}
             self._connection.transfers.upload(str(source), self.bucket, self._key(name), extra_args=extra).result()
         return info
@@ -105,7 +105,7 @@ class S3Store(ArtifactStore):
             raise ArtifactNotFoundError(f"no complete artifact {prefix!r} in {self.url}")
         if names is not None:
             manifest = manifest.only(names)
-        with s3_errors(self.url_of(prefix)), disk_errors(target), filled_directory(target) as staging:
+        with disk_errors(target), s3_errors(self.url_of(prefix)), filled_directory(target) as staging:
             wanted = {self._key(f"{prefix}/{info.name}"): staging / info.name for info in manifest.files}
             for path in wanted.values():
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from mloc_tasks.errors import ArtifactNotFoundError, StoreError, StoreUnavailabl
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-# Files above this go up in parts of this size, several at once; measured best for 16 MiB on a 1 to 10 Gbit/s network.
+# Files above this travel in parts of this size, several at once.
 PART_BYTES = 16 << 20
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")
 
@@ -132,7 +132,10 @@ _TRY_AGAIN = {"SlowDown", "Throttling", "RequestTimeout", "TooManyRequests", "In
 
 @contextmanager
 def s3_errors(where: str) -> Iterator[None]:
-    """Turn what boto3 raises in the block into the errors of this package; `where` is the URL it was about."""
+    """Turn what boto3 raises in the block into the errors of this package; `where` is the URL it was about.
+
+    Goes inside of `disk_errors`: some exceptions of boto3 are an `OSError` too.
+    """
     try:
         yield
     except boto_errors.ClientError as error:

@@ -24,7 +24,7 @@ class SourceFile:
     is_link: bool
 
 
-def files_of(directory: Path) -> list[SourceFile]:
+def files_of(directory: Path, *, may_hold_manifest: bool = False) -> list[SourceFile]:
     """All files below `directory`, in order of names; `StoreError` at the first one that cannot be an artifact."""
     if not directory.is_dir():
         raise StoreError(f"{directory} is not a directory")
@@ -32,7 +32,7 @@ def files_of(directory: Path) -> list[SourceFile]:
         files = sorted(_walk(str(directory), "", os.path.realpath(directory)), key=lambda file: file.name)
     except OSError as error:
         raise StoreError(f"cannot read {directory}: {error}") from error
-    if any(file.name == MANIFEST_NAME for file in files):
+    if not may_hold_manifest and any(file.name == MANIFEST_NAME for file in files):
         raise StoreError(
             f"{directory / MANIFEST_NAME}: the store writes a file of that name itself",
             hint="give the file another name",

@@ -10,10 +10,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 
 from mloc_tasks.artifacts import ArtifactStore, open_store
+from mloc_tasks.artifacts.s3_connection import S3Settings, connect
 
 MakeStore = Callable[[], ArtifactStore]
 LIVE_ENDPOINT = os.environ.get("MLOC_TEST_S3_ENDPOINT", "")
@@ -54,7 +54,7 @@ def moto_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def new_bucket(endpoint: str) -> str:
     bucket = f"mloc-test-{uuid.uuid4().hex[:12]}"
-    boto3.session.Session().client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket=bucket)
+    connect(S3Settings(endpoint_url=endpoint)).client.create_bucket(Bucket=bucket)
     return bucket
 
 
@@ -86,11 +86,11 @@ def store(make_store: MakeStore) -> ArtifactStore:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A stage's output: small files, one in a folder, one of several multipart parts, odd but legal names."""
+    """A stage's output: small files, some in folders, with odd but legal names."""
     directory = tmp_path / "output"
     (directory / "model" / "deep").mkdir(parents=True)
     (directory / "responses.json").write_bytes(b'{"ok": true}')
     (directory / "empty.txt").write_bytes(b"")
-    (directory / "model" / "weights.bin").write_bytes(os.urandom(1 << 20) * 34)
+    (directory / "model" / "weights.bin").write_bytes(os.urandom(100_000))
     (directory / "model" / "deep" / "näme with space+%41#?.txt").write_bytes(b"odd")
     return directory

@@ -50,6 +50,15 @@ def test_a_directory_comes_back_as_it_was_put(store: ArtifactStore, source: Path
     assert put == got == store.manifest("run/stage/0/1")
 
 
+def test_a_large_file_travels_in_parts(store: ArtifactStore, source: Path, tmp_path: Path) -> None:
+    (source / "model" / "weights.bin").write_bytes(os.urandom(1 << 20) * 34)
+    store.put_dir(source, "p")
+    store.get_dir("p", tmp_path / "target")
+    assert content(tmp_path / "target") == content(source)
+    copy = store.copy("p/model/weights.bin", "w.bin")
+    assert hashlib.sha256(store.read_bytes("w.bin")).hexdigest() == copy.sha256
+
+
 def test_a_manifest_has_sizes_and_digests_in_order_of_names(store: ArtifactStore, source: Path) -> None:
     manifest = store.put_dir(source, "p")
     assert [info.name for info in manifest.files] == sorted(content(source))

@@ -1,81 +1,13 @@
-"""The Celery app that clients send to and workers run: `celery -A mloc_tasks worker -Q inference`."""
+"""The Celery app that workers run: `celery -A mloc_tasks worker -Q inference`."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from celery import Celery
-from kombu.entity import Queue
 
-from mloc_tasks.settings import DAY_SEC, Settings, get_settings
+from mloc_tasks.configuration import celery_settings
+from mloc_tasks.settings import get_settings
+from mloc_tasks.worker import install
 
-PRIORITIES = 10  # a spec's priority: 0 (low) to 9
-CHORD_EXPIRES_SEC = (
-    30 * DAY_SEC
-)  # above the longest stage: a chord whose parts expire between two results hangs for good
-DEFAULT_QUEUE = "cpu"
-
-
-def broker_priority(priority: int) -> int:
-    """A spec's priority as Redis wants it, where 0 is taken first."""
-    return PRIORITIES - 1 - priority
-
-
-def celery_settings(settings: Settings) -> dict[str, Any]:
-    """Celery's configuration; each line that is not a default says why in `docs/` of Celery or beside it."""
-    transport: dict[str, Any] = {
-        "global_keyprefix": settings.prefix,
-        "visibility_timeout": settings.visibility_timeout_sec,
-        "queue_order_strategy": "priority",
-        "priority_steps": list(range(PRIORITIES)),
-        "socket_connect_timeout": 5,
-        "socket_keepalive": True,
-    }
-    conf: dict[str, Any] = {
-        "broker_url": settings.celery_url,
-        # Celery reads "class+url"; of redis+socket:///path its url is socket:///path.
-        "result_backend": f"mloc_tasks.backend:CanvasBackend+{settings.celery_url.removeprefix('redis+')}",
-        "broker_transport_options": transport,
-        "result_backend_transport_options": {
-            "global_keyprefix": settings.prefix,
-            "visibility_timeout": settings.visibility_timeout_sec,
-        },
-        "broker_connection_retry_on_startup": True,
-        "broker_connection_max_retries": None,
-        # JSON only: no code travels in messages.
-        "task_serializer": "json",
-        "result_serializer": "json",
-        "accept_content": ["json"],
-        # A message is acknowledged when its shard is over, and a worker takes no more than it can run.
-        "task_acks_late": True,
-        "worker_prefetch_multiplier": 1,
-        "worker_disable_prefetch": True,
-        "task_retry_on_worker_lost": True,
-        "worker_cancel_long_running_tasks_on_connection_loss": False,
-        "result_chord_expires": CHORD_EXPIRES_SEC,
-        "task_default_queue": DEFAULT_QUEUE,
-        "task_create_missing_queues": True,
-        # What Flower shows.
-        "worker_send_task_events": True,
-        "task_send_sent_event": True,
-        "worker_hijack_root_logger": True,
-        "worker_redirect_stdouts": False,
-        "worker_proc_alive_timeout": 30,
-    }
-    if settings.queues_from_topics:
-        conf["task_queues"] = [Queue(name) for name in settings.queues_from_topics]
-        conf["task_default_queue"] = settings.queues_from_topics[0]
-    return conf
-
-
-def create_app(settings: Settings | None = None) -> Celery:
-    """A Celery app on the settings' Redis, with MLOC's tasks and worker steps."""
-    celery = Celery("mloc", include=["mloc_tasks.tasks"], set_as_current=True)
-    celery.conf.update(celery_settings(settings or get_settings()))
-    from mloc_tasks.worker import install
-
-    install(celery)
-    return celery
-
-
-app = create_app()
+app = Celery("mloc", include=["mloc_tasks.tasks"])
+app.add_defaults(lambda: celery_settings(get_settings()))
+install(app)

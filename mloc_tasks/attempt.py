@@ -9,11 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mloc_tasks.capabilities import Requirement, shortfalls
+from mloc_tasks.capabilities import shortfalls
 from mloc_tasks.errors import BrokerError, ExecutionError, IllegalTransitionError, MlocError, StaleAttemptError
 from mloc_tasks.ledger import Claim, ClaimStatus, Failure, ShardRecord, StageJob, StageResult, State
 from mloc_tasks.reporting import RunReporter
-from mloc_tasks.spec.model.resources import Resources, Retry
 from mloc_tasks.workplace import Workplace, holder, holder_is_gone
 
 logger = logging.getLogger("mloc.attempt")
@@ -72,7 +71,7 @@ def run_attempt(
         job = ledger.stage_job(run_id, stage)
     except LookupError as error:
         return Outcome(verdict=Verdict.DROPPED, why=str(error))
-    lacking = _shortfalls(place, job)
+    lacking = () if place.settings.allow_unfit else shortfalls(job.requirement, place.machine)
     if lacking:
         return _hand_back(place, job, worker, lacking, returns)
     whole = not (job.scattered and shard.isdigit())
@@ -86,7 +85,7 @@ def run_attempt(
     report = RunReporter(ledger, run_id, stage, shard, record.attempt)
     attempt = Attempt(place=place, job=job, record=record, whole=whole, report=report)
     try:
-        if record.attempt > _retry(job).max_attempts:
+        if record.attempt > job.retry.max_attempts:
             return _record_failure(attempt, _poison(record))
         return _work_and_commit(attempt, work)
     except StaleAttemptError as error:
@@ -114,14 +113,6 @@ def _work_and_commit(attempt: Attempt, work: Work) -> Outcome:
     except Exception as error:  # the boundary: whatever an executor raises is recorded
         return _record_failure(attempt, error)
     return Outcome(verdict=Verdict.SETTLED, state=State.DONE)
-
-
-def _shortfalls(place: Workplace, job: StageJob) -> tuple[str, ...]:
-    if place.settings.allow_unfit:
-        return ()
-    resources = Resources.model_validate(job.document.get("resources") or {})
-    need = Requirement.of(job.document["task_type"], resources, enforce_cpu=bool(job.document.get("enforce_cpu")))
-    return shortfalls(need, place.machine)
 
 
 def _hand_back(place: Workplace, job: StageJob, worker: str, lacking: tuple[str, ...], returns: int) -> Outcome:
@@ -172,7 +163,7 @@ def _record_failure(attempt: Attempt, error: Exception) -> Outcome:
         retryable=retryable,
     )
     logger.error("%s", failure, exc_info=None if known else error)
-    retry = _retry(job)
+    retry = job.retry
     if retryable and record.attempt < retry.max_attempts:
         ledger.release(job.run_id, job.stage, record.shard, attempt=record.attempt, error=failure)
         delay = min(MAX_BACKOFF_SEC, retry.backoff_seconds * 2.0 ** (record.attempt - 1)) * random.uniform(0.5, 1.0)
@@ -187,10 +178,6 @@ def _record_failure(attempt: Attempt, error: Exception) -> Outcome:
         error=failure,
     )
     return Outcome(verdict=Verdict.SETTLED, state=State.FAILED, failed=str(failure))
-
-
-def _retry(job: StageJob) -> Retry:
-    return Retry.model_validate(job.document.get("retry") or {})
 
 
 def _poison(record: ShardRecord) -> ExecutionError:

@@ -17,5 +17,11 @@ class CanvasBackend(RedisBackend):  # type: ignore[misc]  # celery ships no type
     def on_task_call(self, producer: Any, task_id: str) -> dict[str, Any]:
         return {}
 
+    def add_pending_result(self, result: Any, *args: Any, **kwargs: Any) -> Any:
+        return result
+
+    def remove_pending_result(self, result: Any) -> Any:
+        return result
+
     def store_result(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
         return result

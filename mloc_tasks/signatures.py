@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import Celery, Signature, chord
 
-from mloc_tasks.app import broker_priority
+from mloc_tasks.configuration import broker_priority
 
 SHARD = "mloc.shard"
 SCATTER = "mloc.scatter"

@@ -75,8 +75,9 @@ def scatter(self: ShardTask, run_id: str, stage: str) -> Any:
     if outcome.failed or not shards:
         return _pointer(outcome)
     job = ledger.stage_job(run_id, stage)
-    priority = int(job.document.get("priority", 4))
-    return self.replace(signatures.shards_and_gather(app, run_id, stage, of=shards, queue=job.queue, priority=priority))
+    return self.replace(
+        signatures.shards_and_gather(app, run_id, stage, of=shards, queue=job.queue, priority=job.priority)
+    )
 
 
 @app.task(bind=True, base=ShardTask, name=signatures.GATHER)  # type: ignore[untyped-decorator]

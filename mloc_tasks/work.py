@@ -177,7 +177,7 @@ def _result_of(place: Workplace, run_id: str, stage: str) -> dict[str, Any]:
 
 
 def _reader(place: Workplace, prefix: str) -> ItemReader:
-    return ItemReader(lambda name: place.store.open(f"{prefix}/{name}"))
+    return ItemReader(lambda name: place.store.open(f"{prefix}/{name}"), origin=prefix)
 
 
 def _open(url: str) -> BinaryIO:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mloc_tasks.app import PRIORITIES
+from mloc_tasks.configuration import PRIORITIES
 from mloc_tasks.ledger.connection import Client
 
 PRIORITY_SEPARATOR = "\x06\x16"  # between a queue's name and its priority step [kombu/transport/redis.py]

@@ -69,9 +69,16 @@ class LocalWorker:
     """A Celery worker as a process of its own group, with its log in a file."""
 
     def __init__(
-        self, queues: Sequence[str], *, log: Path, concurrency: int | None = None, options: Sequence[str] = ()
+        self,
+        queues: Sequence[str],
+        *,
+        log: Path,
+        concurrency: int | None = None,
+        app: str = "mloc_tasks",
+        options: Sequence[str] = (),
     ) -> None:
         self._queues = tuple(queues)
+        self._app = app
         self._log = log
         self._options = tuple(options)
         self._children = concurrency or max(1, min(MOST_CHILDREN, usable_cpus()))
@@ -93,7 +100,7 @@ class LocalWorker:
         # Children that share the processors must not spin for each other's.
         defaults = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
         command = [
-            *(sys.executable, "-m", "celery", "-A", "mloc_tasks", "worker"),
+            *(sys.executable, "-m", "celery", "-A", self._app, "worker"),
             *("-Q", ",".join(self._queues), "-c", str(self._children), "-l", os.environ.get("LOG_LEVEL", "INFO")),
             *("--without-gossip", "--without-mingle", "--without-heartbeat", *self._options),
         ]

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mloc_tasks.configuration import sending_app
 from mloc_tasks.delivery import refusal
 from mloc_tasks.errors import BrokerError, PlanError
 from mloc_tasks.executors.registry import missing_reason, plugin_task_types
@@ -19,6 +20,7 @@ from mloc_tasks.settings import Settings, get_settings
 from mloc_tasks.spec import Workflow, load_workflow
 from mloc_tasks.worker.registry import consumers, live_workers
 from scheduler.backlog import backlogs
+from scheduler.canvas import build_canvas
 from scheduler.plan import Plan, make_plan
 from scheduler.routing import Load
 from scheduler.runs import Run
@@ -84,16 +86,13 @@ def check_runnable(workflow: Workflow, settings: Settings) -> None:
 
 def submit(workflow: Workflow, *, text: str, ledger: Ledger, settings: Settings) -> Run:
     """Record a checked workflow as a new run and send its messages."""
-    from mloc_tasks.app import app
-    from scheduler.canvas import build_canvas
-
     queues = load_queues(settings.queues_file)
     load = current_load(ledger, tuple(queue.name for queue in queues))
     plan = make_plan(workflow, queues, load)
     run = _new_run(str(uuid.uuid4()), workflow, plan, text)
     ledger.create(run)
     try:
-        build_canvas(app, run.id, plan).apply_async()
+        build_canvas(sending_app(settings), run.id, plan).apply_async()
     except Exception as error:
         # The record must not promise a run of which no message exists.
         failure = Failure(message=f"its messages could not be sent: {error}", type=type(error).__name__)
@@ -119,6 +118,7 @@ def _new_run(run_id: str, workflow: Workflow, plan: Plan, text: str) -> NewRun:
             depends_on=stage.depends_on,
             document=stage.document,
             queue=plan.stage(stage.name).queue,
+            priority=plan.stage(stage.name).priority,
             scattered=plan.stage(stage.name).scattered,
         )
         for stage in workflow.stages

@@ -24,7 +24,7 @@ class EchoExecutor(Executor):
 
     def run(self, task: Task, out_dir: Path) -> dict[str, Any]:
         message = task["spec"].get("message")
-        if task.inputs is None or len(task.inputs) == 0:
+        if task.inputs is None:
             result = {"ok": True, "message": "" if message is None else message}
         else:
             result = _echo_rows(task, task.inputs, message, out_dir)

@@ -94,6 +94,7 @@ class Ledger:
                         "depends_on": json.dumps(stage.depends_on),
                         "queue": stage.queue,
                         "task_type": stage.document.get("task_type", ""),
+                        "priority": stage.priority,
                         "scattered": int(stage.scattered),
                         **({} if stage.scattered else {"shards": 1}),
                     },
@@ -191,6 +192,7 @@ class Ledger:
             depends_on=tuple(json.loads(body["depends_on"])),
             scattered=body["scattered"] == "1",
             queue=body["queue"],
+            priority=int(body["priority"]),
         )
 
     def claim(

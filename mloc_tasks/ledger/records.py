@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
+from mloc_tasks.capabilities import Requirement
 from mloc_tasks.ledger.states import State
+from mloc_tasks.spec.model.resources import Resources, Retry
 
 SCATTER = "scatter"
 GATHER = "gather"
@@ -52,6 +55,7 @@ class NewStage:
     depends_on: tuple[str, ...]
     document: dict[str, Any]
     queue: str
+    priority: int
     scattered: bool
 
 
@@ -187,7 +191,7 @@ class Claim:
     shard: ShardRecord | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class StageJob:
     """What never changes about a stage of a run; workers keep it in memory between shards."""
 
@@ -198,6 +202,19 @@ class StageJob:
     depends_on: tuple[str, ...]
     scattered: bool
     queue: str
+    priority: int
+
+    @cached_property
+    def requirement(self) -> Requirement:
+        """What the stage asks of a worker's machine."""
+        resources = Resources.model_validate(self.document.get("resources") or {})
+        enforce_cpu = bool(self.document.get("enforce_cpu"))
+        return Requirement.of(self.document["task_type"], resources, enforce_cpu=enforce_cpu)
+
+    @cached_property
+    def retry(self) -> Retry:
+        """How often the stage's shards may be tried."""
+        return Retry.model_validate(self.document.get("retry") or {})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,81 @@
+"""How MLOC configures Celery, and the app that a client sends with."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from celery import Celery
+from kombu.entity import Queue
+
+from mloc_tasks.settings import DAY_SEC, Settings
+
+PRIORITIES = 10  # a spec's priority: 0 (low) to 9
+# Above the longest stage: a chord whose parts expire between two results hangs for good.
+CHORD_EXPIRES_SEC = 30 * DAY_SEC
+DEFAULT_QUEUE = "cpu"
+
+
+def broker_priority(priority: int) -> int:
+    """A spec's priority as Redis wants it, where 0 is taken first."""
+    return PRIORITIES - 1 - priority
+
+
+def celery_settings(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration; each line that is not a default says why in `docs/` of Celery or beside it."""
+    transport: dict[str, Any] = {
+        "global_keyprefix": settings.prefix,
+        "visibility_timeout": settings.visibility_timeout_sec,
+        "queue_order_strategy": "priority",
+        "priority_steps": list(range(PRIORITIES)),
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+    }
+    conf: dict[str, Any] = {
+        "broker_url": settings.celery_url,
+        # Celery reads "class+url"; of redis+socket:///path its url is socket:///path.
+        "result_backend": f"mloc_tasks.backend:CanvasBackend+{settings.celery_url.removeprefix('redis+')}",
+        "broker_transport_options": transport,
+        "result_backend_transport_options": {
+            "global_keyprefix": settings.prefix,
+            "visibility_timeout": settings.visibility_timeout_sec,
+        },
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        # JSON only: no code travels in messages.
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        # A message is acknowledged when its shard is over, and a worker takes no more than it can run.
+        "task_acks_late": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_disable_prefetch": True,
+        "task_retry_on_worker_lost": True,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "result_chord_expires": CHORD_EXPIRES_SEC,
+        "task_default_queue": DEFAULT_QUEUE,
+        "task_create_missing_queues": True,
+        # What Flower shows.
+        "worker_send_task_events": True,
+        "task_send_sent_event": True,
+        "worker_hijack_root_logger": True,
+        "worker_redirect_stdouts": False,
+        "worker_proc_alive_timeout": 30,
+    }
+    if settings.queues_from_topics:
+        conf["task_queues"] = [Queue(name) for name in settings.queues_from_topics]
+        conf["task_default_queue"] = settings.queues_from_topics[0]
+    return conf
+
+
+def sending_app(settings: Settings) -> Celery:
+    """An app that sends to the settings' Redis and knows no tasks of its own. Made once for each Redis."""
+    return _sending_app(settings.celery_url, settings.prefix, settings.visibility_timeout_sec)
+
+
+@lru_cache(maxsize=4)
+def _sending_app(url: str, prefix: str, visibility_timeout_sec: int) -> Celery:
+    client = Celery("mloc-client", set_as_current=False)
+    settings = Settings(redis_url=url, prefix=prefix, visibility_timeout_sec=visibility_timeout_sec)
+    client.conf.update(celery_settings(settings))
+    return client

@@ -126,7 +126,7 @@ STREAM_ERRORS: tuple[type[Exception], ...] = (boto_errors.HTTPClientError, boto_
 
 _NOT_FOUND = {"NoSuchKey", "404", "NotFound"}
 _NO_ACCESS = {"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
-_FULL = {"XMinioStorageFull", "QuotaExceeded", "InsufficientStorage", "EntityTooLarge.Quota", "507"}
+_FULL = {"XMinioStorageFull", "QuotaExceeded", "InsufficientStorage"}
 _TRY_AGAIN = {"SlowDown", "Throttling", "RequestTimeout", "TooManyRequests", "InternalError", "ServiceUnavailable"}
 
 
@@ -143,7 +143,8 @@ def s3_errors(where: str) -> Iterator[None]:
     except (boto_errors.NoCredentialsError, boto_errors.PartialCredentialsError, boto_errors.ProfileNotFound) as error:
         raise StoreError(f"{where}: {error}", hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
     except (
-        boto_errors.HTTPClientError,  # connect and read timeouts, refused and broken connections
+        boto_errors.ConnectionError,  # refused, no such host, connect timeout
+        boto_errors.HTTPClientError,  # read timeout, broken connection
         boto_errors.IncompleteReadError,
         transfer_errors.RetriesExceededError,
     ) as error:

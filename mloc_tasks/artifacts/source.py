@@ -29,7 +29,7 @@ def files_of(directory: Path, *, may_hold_manifest: bool = False) -> list[Source
     if not directory.is_dir():
         raise StoreError(f"{directory} is not a directory")
     try:
-        files = sorted(_walk(str(directory), "", os.path.realpath(directory)), key=lambda file: file.name)
+        files = sorted(_walk(str(directory), "", str(directory)), key=lambda file: file.name)
     except OSError as error:
         raise StoreError(f"cannot read {directory}: {error}") from error
     if not may_hold_manifest and any(file.name == MANIFEST_NAME for file in files):
@@ -57,7 +57,7 @@ def _walk(directory: str, prefix: str, root: str) -> Iterator[SourceFile]:
 
 def _linked_file(entry: os.DirEntry[str], name: str, root: str) -> SourceFile:
     target = os.path.realpath(entry.path)
-    if not target.startswith(root.rstrip(os.sep) + os.sep):
+    if not target.startswith(os.path.realpath(root).rstrip(os.sep) + os.sep):
         raise StoreError(f"{entry.path} is a symbolic link that leads out of its directory, to {target}")
     try:
         status = os.stat(target)

@@ -18,8 +18,6 @@ from mloc_tasks.ledger import Ledger
 from mloc_tasks.settings import Settings, get_settings
 from mloc_tasks.worker.hardware import machine_capabilities
 
-SCRATCH = ".scratch"
-
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
@@ -34,11 +32,7 @@ class Workplace:
     def scratch(self) -> Iterator[Path]:
         """An empty folder for one attempt's files, gone afterwards; on the store's own disk where that is local."""
         root = self.settings.scratch_dir
-        if root is None and not self.settings.artifacts_url:
-            root = self.settings.results_dir.expanduser().absolute() / SCRATCH
-        if root is not None:
-            root.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="attempt-", dir=root))
+        folder = self.store.scratch() if root is None else Path(tempfile.mkdtemp(prefix="attempt-", dir=root))
         try:
             yield folder
         finally:

@@ -299,6 +299,7 @@ class Ledger:
         """Record why a worker handed the stage back, for `mloc status`."""
         with broker_errors(self._shown_url):
             self.client.hset(self.keys.stage(run_id, stage), "unfit", text)
+        self.emit(run_id, "unfit", stage=stage, data={"message": text})
 
     # -- events
 

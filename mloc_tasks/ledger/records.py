@@ -219,7 +219,7 @@ class StageJob:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """Something that happened. `data` depends on `kind`: run, stage, shard, scatter, progress, log, metrics."""
+    """Something that happened. `data` depends on `kind`: run, stage, shard, scatter, unfit, progress, log, metrics."""
 
     id: str
     time: float

@@ -1,0 +1,31 @@
+"""`inference.max_failed_items` decides when failed rows fail the stage."""
+
+from __future__ import annotations
+
+import pytest
+
+from mloc_tasks.errors import ExecutionError
+from mloc_tasks.executors.transformers.failures import FailureLimit
+
+
+def items(failed: int, rows: int) -> list[dict[str, object]]:
+    good = [{"index": index, "output": ""} for index in range(failed, rows)]
+    return [{"index": index, "ok": False, "error": "too long"} for index in range(failed)] + good
+
+
+@pytest.mark.parametrize(("limit", "failed"), [(0, 10), (3, 3), (0.3, 3), (1.0, 10)])
+def test_as_many_as_allowed_are_reported(limit: float, failed: int) -> None:
+    FailureLimit(limit, rows=10).check(items(failed, 10))
+
+
+@pytest.mark.parametrize(("limit", "failed"), [(3, 4), (0.3, 4), (1, 2), (0.05, 1)])
+def test_one_more_fails_the_stage_with_the_first_error(limit: float, failed: int) -> None:
+    with pytest.raises(ExecutionError, match=rf"{failed} of 10 rows failed.*row 0: too long"):
+        FailureLimit(limit, rows=10).check(items(failed, 10))
+
+
+def test_failures_add_up_over_windows() -> None:
+    limit = FailureLimit(1, rows=10)
+    limit.check(items(1, 5))
+    with pytest.raises(ExecutionError):
+        limit.check(items(1, 5))

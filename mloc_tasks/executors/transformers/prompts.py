@@ -35,9 +35,7 @@ class PromptEncoder:
         if not ids:
             raise RowError("the prompt is empty: there is nothing to continue")
         if self.context_length is not None and len(ids) >= self.context_length:
-            raise RowError(
-                f"the prompt has {len(ids)} tokens, which leaves no room in the model's context of {self.context_length}"
-            )
+            raise RowError(f"the prompt has {len(ids)} tokens, no room in a context of {self.context_length}")
         return ids
 
     def _raw_ids(self, row: Item) -> list[int]:

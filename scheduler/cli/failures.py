@@ -1,0 +1,53 @@
+"""Why a run did not end well: the cause, where it happened, what to do, and the worker's log where that helps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import mloc_tasks.errors
+
+if TYPE_CHECKING:
+    from mloc_tasks.ledger import Failure
+    from scheduler.runs import RunStatus
+
+LOG_LINES = 30
+
+
+def print_failures(status: RunStatus, *, log_tail: str = "") -> None:
+    """Print to stderr every stage's failure, or why there is none."""
+    from scheduler.cli.terminal import clean, notices
+
+    console = notices()
+    failures = [stage.error for stage in status.stages if stage.error is not None]
+    if not failures and status.run.error is not None:
+        failures = [status.run.error]
+    console.print()
+    for failure in failures:
+        _print_failure(failure)
+    if not failures:
+        console.print(f"Run {status.run.id} is {status.state}.", soft_wrap=True)
+    skipped = [stage.name for stage in status.stages if stage.state == "skipped"]
+    if skipped:
+        console.print(f"not run because of it: {', '.join(skipped)}", style="dim", soft_wrap=True)
+    if log_tail and any(_is_unexpected(failure) for failure in failures):
+        console.print("\nthe end of the worker's log:", style="dim")
+        for line in clean(log_tail).splitlines()[-LOG_LINES:]:
+            console.print(f"  {line}", style="dim", soft_wrap=True)
+
+
+def _print_failure(failure: Failure) -> None:
+    from scheduler.cli.boundary import show_error
+
+    show_error(f"stage {failure.stage} failed: {failure.message}" if failure.stage else failure.message, failure.hint)
+    place = [f"shard {failure.shard}"] if failure.shard else []
+    place += [f"attempt {failure.attempt}"] if failure.attempt else []
+    place += [f"worker {failure.worker}"] if failure.worker else []
+    if place:
+        from scheduler.cli.terminal import notices
+
+        notices().print(f"  at: {', '.join(place)}", style="dim", soft_wrap=True)
+
+
+def _is_unexpected(failure: Failure) -> bool:
+    """Whether it is none of the errors that explain themselves, so that the log's traceback says more."""
+    return not hasattr(mloc_tasks.errors, failure.type)

@@ -1,0 +1,35 @@
+"""Ctrl-C, a `kill` and a closed terminal as one KeyboardInterrupt, after which cleaning up is not interrupted again."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def one_interrupt() -> Iterator[None]:
+    """Within it the first SIGINT, SIGTERM or SIGHUP raises KeyboardInterrupt and later ones do nothing.
+
+    A signal that the parent process had us ignore (nohup) stays ignored.
+    """
+    heard = False
+
+    def interrupt(number: int, frame: Any) -> None:
+        nonlocal heard
+        if not heard:
+            heard = True
+            raise KeyboardInterrupt
+
+    before = {each: signal.getsignal(each) for each in _SIGNALS}
+    for each, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(each, interrupt)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

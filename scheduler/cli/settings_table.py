@@ -1,0 +1,57 @@
+"""Every environment variable of MLOC, from the settings class itself."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import AliasChoices
+from pydantic.fields import FieldInfo
+
+from mloc_tasks.settings import Settings, get_settings
+
+_PASSWORD = re.compile(r"(://[^/@:\s]*:)[^/@\s]+(@)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variable:
+    """An environment variable. `aliases` are other names it is read from; passwords are masked."""
+
+    name: str
+    aliases: tuple[str, ...]
+    value: str
+    default: str
+    meaning: str
+
+
+def variables() -> list[Variable]:
+    """All of them, in the order of the settings class. Raises ConfigError for an environment that does not parse."""
+    settings = get_settings()
+    return [_variable(name, field, settings) for name, field in Settings.model_fields.items()]
+
+
+def _variable(field_name: str, field: FieldInfo, settings: Settings) -> Variable:
+    alias = field.validation_alias
+    names = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else [field_name.upper()]
+    return Variable(
+        name=names[0],
+        aliases=tuple(names[1:]),
+        value=_shown(getattr(settings, field_name)),
+        default=_shown(field.get_default()),
+        meaning=(field.description or "") + (f" (also {', '.join(names[1:])})" if names[1:] else ""),
+    )
+
+
+def _shown(value: Any) -> str:
+    """A value as one would write it in the environment."""
+    if value is None or value in ("", ()):
+        return "-"
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return _PASSWORD.sub(r"\1***\2", str(value) if isinstance(value, Path) else f"{value}")

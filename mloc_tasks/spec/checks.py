@@ -58,7 +58,7 @@ def check_parts(draft: Draft, drafts: list[Draft], origins: Origins) -> None:
     known = BUILT_IN.get(str(draft.document.get("task_type")))
     if known is None:
         return
-    if known.takes_rows and draft.document.get("data") is None:
+    if known.takes_rows and _lacks_data(draft, origins):
         _read_upstream(draft, drafts, origins)
     elif known.takes_rows and draft.in_sequence and not draft.own_data and draft.depends_on:
         _warn_of_shared_data(draft, drafts, origins)
@@ -68,12 +68,19 @@ def check_parts(draft: Draft, drafts: list[Draft], origins: Origins) -> None:
             f"stage `{draft.name}` ({known.name}) has no model",
             "add model: {source: {identifier: ...}}",
         )
-    if known.needs_data and draft.document.get("data") is None and not origins.refused(draft.place(origins, "data")):
+    if known.needs_data and _lacks_data(draft, origins):
         _report_missing_data(draft, known, origins)
     rewards = draft.document.get("reward_model") or _mapping(draft.document.get("training")).get("reward_functions")
     if known.needs_reward and not rewards:
         advice = "add reward_model: {identifier: ..., type: ...}"
         origins.report(draft.origin, f"stage `{draft.name}` ({known.name}) has nothing that scores completions", advice)
+
+
+def _lacks_data(draft: Draft, origins: Origins) -> bool:
+    """Whether there is no `data`. One that is written down wrongly counts: that is a problem of its own."""
+    if draft.document.get("data") is not None:
+        return False
+    return "data" not in draft.document or not origins.refused(draft.place(origins, "data"))
 
 
 def _report_missing_data(draft: Draft, known: TaskType, origins: Origins) -> None:

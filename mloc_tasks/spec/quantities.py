@@ -14,8 +14,8 @@ _BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
 _DECIMAL = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
 _SECONDS = {"ms": 0.001, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
-_AMOUNT = re.compile(r"\s*(\d{1,20}(?:\.\d{1,20})?)\s*([A-Za-z]{0,8})\s*")
-_DURATION = re.compile(r"\s*(?:\d{1,15}(?:\.\d{1,9})?\s*[a-z]{1,3}\s*)+")
+_AMOUNT = re.compile(r"\s*(\d{1,20}(?:\.\d{1,20})?)\s*([A-Za-z]{0,8})\s*", re.ASCII)
+_DURATION = re.compile(r"\s*(?:\d{1,15}(?:\.\d{1,9})?\s*[a-z]{1,3}\s*)+", re.ASCII)
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)")
 
 LONGEST_TEXT = 64
@@ -77,6 +77,8 @@ def parse_number(value: object) -> float:
     """A finite number, also written as text (YAML 1.1 readers take `1.41e-5` for text)."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise QuantityError(f"{shown(value)} is not a number")
+    if isinstance(value, str) and not value.isascii():
+        raise QuantityError(f"{shown(value)} is not a number")
     try:
         number = float(value[: LONGEST_TEXT + 1]) if isinstance(value, str) else float(value)
     except (ValueError, OverflowError):
@@ -90,7 +92,7 @@ def parse_whole(value: object) -> int:
     """A whole number, also written as text (`"8"`) or as a float without a fraction (`8.0`, `1e3`)."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d{1,18}\s*", value):
+    if isinstance(value, str) and re.fullmatch(r"\s*[-+]?[0-9]{1,18}\s*", value):
         return int(value)
     try:
         number = parse_number(value)
@@ -101,7 +103,7 @@ def parse_whole(value: object) -> int:
 
 def parse_cpus(value: object) -> float:
     """Processor cores of `8`, `"8"`, `0.5` or `500m` (thousandths)."""
-    if isinstance(value, str) and re.fullmatch(r"\d{1,9}m", value.strip()):
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}m", value.strip()):
         return int(value.strip()[:-1]) / 1000
     try:
         return parse_number(value)

@@ -228,7 +228,7 @@ class _Reader:
             key = self._key(key_event)
             event = self.events.get_event()
             self.path.append(key)
-            if key == "<<" and isinstance(key_event, yaml.ScalarEvent) and key_event.style is None:
+            if key == "<<" and isinstance(key_event, yaml.ScalarEvent) and key_event.implicit[0]:
                 merged.append((self._value(event, depth + 1), event))
             elif key in found:
                 first = marks[key].line

@@ -44,7 +44,7 @@ def validate_stage(document: dict[str, Any], top: Origin, origins: Origins) -> S
         try:
             return StageSpec.model_validate(candidate)
         except ValidationError as error:
-            found = error.errors(include_url=False)
+            found = _without_other_branches(error.errors(include_url=False))
         unresolved = [_location(each) for each in found if _is_unresolved(each, document)]
         if len(unresolved) < len(found):
             for each in found:
@@ -54,6 +54,16 @@ def validate_stage(document: dict[str, Any], top: Origin, origins: Origins) -> S
         for location in unresolved:
             candidate = _without(candidate, location)
     return None
+
+
+def _without_other_branches(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """The errors without `must be text` for lists that are a fitting alternative, but for one of their entries."""
+    lists = {error["loc"][:-2] for error in errors if isinstance(error["loc"][-1], int)}
+    return [
+        error
+        for error in errors
+        if not (error["type"] == "string_type" and isinstance(error["input"], list) and error["loc"][:-1] in lists)
+    ]
 
 
 def validate_model(model: type[SpecModel], document: Any, top: Origin, origins: Origins) -> Any:

@@ -125,7 +125,7 @@ def test_problem_of_a_spec(spec: str, path: str, words: str, suggestion: str) ->
         ("apiVersion: mloc/v1\nmetadata: {name: a}\nspec: {taskType: echo}\nstatus: {}", "status", "unknown key"),
         (f"apiVersion: mloc/v1\nmetadata: {{name: {'a' * 64}}}\nspec: {{taskType: echo}}", "metadata.name", "63"),
         ("apiVersion: mloc/v1\nmetadata: {name: -a}\nspec: {taskType: echo}", "metadata.name", "not a name"),
-        ("apiVersion: mloc/v1\nmetadata: {name: a, labels: {b: 1}}\nspec: {taskType: echo}", "metadata.labels.b", "text"),
+        ("apiVersion: mloc/v1\nmetadata: {name: a, labels: {b: 1}}\nspec: {taskType: echo}", "metadata.labels.b", "1"),
         ("apiVersion: mloc/v1\nkind: 3\nmetadata: {name: a}\nspec: {taskType: echo}", "kind", "must be text"),
         ("apiVersion: mloc/v1\nkind: EcoTask\nmetadata: {name: a}\nspec: {taskType: echo}", "kind", "unknown kind"),
     ],
@@ -166,7 +166,8 @@ def test_absolute_output_path_is_a_warning() -> None:
 
 def test_pass_through_blocks_take_any_key() -> None:
     load(
-        "  taskType: echo\n  model: {vllm: {newFlag: 1}, transformers: {Other_One: {a: [b]}}}\n  training: {extra: {x: y}}\n"
+        "  taskType: echo\n  training: {extra: {x: y}}\n"
+        "  model: {vllm: {newFlag: 1}, transformers: {Other_One: {a: [b]}}}\n"
     )
 
 

@@ -29,8 +29,8 @@ def test_graph_nodes_depend_on_nothing_by_themselves() -> None:
 
 def test_reference_makes_the_dependency() -> None:
     spec = (
-        ECHO
-        + "  graph: {nodes: [{name: late, message: 'x ${first.result.y[0].z} ${second.w}'}, {name: first}, {name: second}]}\n"
+        ECHO + "  graph: {nodes: [{name: late, message: 'x ${first.result.y[0].z} ${second.w}'}, "
+        "{name: first}, {name: second}]}\n"
     )
     assert _depends(spec)["late"] == ("first", "second")
 
@@ -69,8 +69,8 @@ def test_null_takes_a_default_away() -> None:
 
 def test_data_of_another_form_replaces_the_default() -> None:
     spec = (
-        ECHO
-        + "  data: {prompts: [x], max_samples: 3}\n  stages: [{name: a, data: {url: u, split: s}}, {name: b, data: {max_samples: 1}}]\n"
+        ECHO + "  data: {prompts: [x], max_samples: 3}\n"
+        "  stages: [{name: a, data: {url: u, split: s}}, {name: b, data: {max_samples: 1}}]\n"
     )
     workflow = load(spec)
     assert workflow.stage("a").document["data"] == {"type": "dataset", "url": "u", "split": "s"}
@@ -124,7 +124,8 @@ def test_inference_without_data_after_another_kind_of_stage_is_an_error() -> Non
 def test_data_as_a_reference(data: str, expected: dict[str, str]) -> None:
     spec = (
         MODEL
-        + f"  taskType: inference\n  graph: {{nodes: [{{name: a, data: {{prompts: [x]}}}}, {{name: b, data: {data}}}]}}\n"
+        + "  taskType: inference\n"
+        + f"  graph: {{nodes: [{{name: a, data: {{prompts: [x]}}}}, {{name: b, data: {data}}}]}}\n"
     )
     stage = load(spec).stage("b")
     assert stage.document["data"] == expected
@@ -189,8 +190,8 @@ def test_problem_between_stages(stages: str, message: str) -> None:
 
 def test_reference_to_a_field_that_the_upstream_never_has() -> None:
     spec = (
-        MODEL
-        + "  stages: [{name: a, taskType: sft, data: {url: d, split: s}}, {name: b, taskType: echo, message: '${a.result.modl}'}]\n"
+        MODEL + "  stages: [{name: a, taskType: sft, data: {url: d, split: s}}, "
+        "{name: b, taskType: echo, message: '${a.result.modl}'}]\n"
     )
     problem = only(problems(spec))
     assert problem.message == "the result of `a` (sft) has no `modl`"

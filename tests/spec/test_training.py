@@ -70,7 +70,7 @@ def test_values_written_as_text_are_parsed() -> None:
         ("sft", "{bf16: maybe}", "bf16", "'maybe' is not true or false", ""),
         ("sft", "{save_steps: often}", "save_steps", "'often' is not a number", ""),
         ("sft", "{fsdp_config: 3}", "fsdp_config", "3 is not a mapping or text", ""),
-        ("sft", "{batch_size: 1, per_device_train_batch_size: 2}", "per_device_train_batch_size", "mean the same", "keep one"),
+        ("sft", "{batch_size: 1, per_device_train_batch_size: 2}", "per_device_train_batch_size", "the same", "keep one"),
         ("ppo", "{ppo_epochs: 0}", "ppo_epochs", "at least 1", ""),
         ("ppo", "{gamma: 2}", "gamma", "at most 1", ""),
         ("ppo", "{target_kl: -1}", "target_kl", "greater than 0", ""),
@@ -113,7 +113,8 @@ def test_neither_trl_nor_transformers_is_imported() -> None:
     code = (
         "import sys\nfrom mloc_tasks.spec import load_workflow\n"
         "load_workflow({'apiVersion': 'mloc/v1', 'metadata': {'name': 'a'}, 'spec': {'taskType': 'sft',"
-        " 'model': {'source': {'identifier': 'm'}}, 'data': {'url': 'd', 'split': 's'}, 'training': {'packing': True}}})\n"
+        " 'model': {'source': {'identifier': 'm'}}, 'data': {'url': 'd', 'split': 's'},"
+        " 'training': {'packing': True}}})\n"
         "heavy = {'celery', 'redis', 'boto3', 'torch', 'transformers', 'datasets', 'trl', 'vllm', 'numpy', 'pyarrow'}\n"
         "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()\n"
     )

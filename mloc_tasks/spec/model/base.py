@@ -54,6 +54,7 @@ LARGEST = 2**53
 """Whole numbers stay exact in every JSON reader up to here."""
 
 Whole = Annotated[int, _WHOLE, Field(ge=-LARGEST, le=LARGEST), _number_or_text("integer")]
+Priority = Annotated[int, _WHOLE, Field(ge=0, le=9), _number_or_text("integer", minimum=0, maximum=9)]
 Count = Annotated[int, _WHOLE, Field(ge=0, le=LARGEST), _number_or_text("integer", minimum=0)]
 PositiveCount = Annotated[int, _WHOLE, Field(ge=1, le=LARGEST), _number_or_text("integer", minimum=1)]
 Number = Annotated[float, _NUMBER, _number_or_text("number")]
@@ -64,7 +65,7 @@ PositiveShare = Annotated[float, _NUMBER, Field(gt=0, le=1), _number_or_text("nu
 Bytes = Annotated[
     int,
     _parsed_by(quantities.parse_bytes),
-    Field(ge=0),
+    Field(ge=0, le=LARGEST),
     WithJsonSchema(
         {
             "anyOf": [

@@ -54,7 +54,7 @@ class Model(SpecModel):
     vllm: PassThrough | None = Field(None, description="Engine arguments of vLLM, passed through.")
     transformers: PassThrough | None = Field(None, description="Arguments of `from_pretrained`, passed through.")
     config: LoadConfig = Field(
-        default_factory=LoadConfig.model_construct, description="How weights are put into memory."
+        default_factory=LoadConfig.model_construct, description="Precision and placement of the weights."
     )
     adapters: tuple[Adapter, ...] = Field((), description="LoRA adapters to load.")
 

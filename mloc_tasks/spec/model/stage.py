@@ -4,15 +4,13 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 
-from mloc_tasks.spec.model.base import PassThrough, Seconds, SpecModel, Text, Whole
+from mloc_tasks.spec.model.base import PassThrough, Priority, Seconds, SpecModel, Text
 from mloc_tasks.spec.model.data import Data, normal_data
 from mloc_tasks.spec.model.inference import Embedding, Evaluate, Generation, Inference
 from mloc_tasks.spec.model.model_source import Checkpoint, Lora, Model, RewardModel
 from mloc_tasks.spec.model.output import Output
 from mloc_tasks.spec.model.resources import Cache, Parallel, Resources, Retry
 from mloc_tasks.spec.model.training import Training
-
-Priority = Annotated[Whole, Field(ge=0, le=9)]
 
 
 class StageSpec(SpecModel):

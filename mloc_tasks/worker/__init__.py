@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 from celery import Celery
+from celery.signals import after_setup_logger
+
+CELERYS_DEFAULT_LEVEL = logging.WARNING
 
 
 def install(app: Celery) -> None:
@@ -10,3 +16,12 @@ def install(app: Celery) -> None:
     from mloc_tasks.worker.registration import Registration
 
     app.steps["consumer"].add(Registration)
+    after_setup_logger.connect(_use_log_level, weak=False)
+
+
+def _use_log_level(logger: logging.Logger, loglevel: int, **_: Any) -> None:
+    """LOG_LEVEL holds where the command line names no level."""
+    from mloc_tasks.settings import get_settings
+
+    if loglevel == CELERYS_DEFAULT_LEVEL:
+        logger.setLevel(get_settings().log_level)

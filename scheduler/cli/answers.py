@@ -62,16 +62,15 @@ def print_stage(console: Console, name: str, result: ItemReader, *, rows: int = 
 
 
 def _print_item(console: Console, item: dict[str, Any], width: int) -> None:
-    prompt = cut(_safe(_prompt_text(item.get("input"))), **PROMPT)
+    prompt, answer = _safe(_prompt_text(item.get("input"))), _safe(_answer_text(item))
     number = f"  {item['index'] + 1:>{width}}  "
     indent = " " * len(number)
-    _print_indented(console, prompt, "cyan", first=number, rest=indent)
+    _print_indented(console, cut(prompt, **PROMPT), "cyan", first=number, rest=indent)
     if item.get("ok") is False:
         _print_indented(console, f"failed: {_safe(str(item.get('error', '')))}", "red", first=indent, rest=indent)
         return
-    answer = cut(_safe(_answer_text(item)), **ANSWER) or "(empty)"
-    if answer != prompt:
-        _print_indented(console, answer, "", first=indent, rest=indent)
+    if answer != prompt:  # an echo says it once
+        _print_indented(console, cut(answer, **ANSWER) or "(empty)", "", first=indent, rest=indent)
 
 
 def _print_indented(console: Console, text: str, style: str, *, first: str, rest: str) -> None:

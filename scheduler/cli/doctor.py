@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scheduler.cli.boundary import FAILED
+from scheduler.cli.boundary import FAILED, show_error
 from scheduler.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -72,15 +72,25 @@ def _print_findings(findings: list[Finding]) -> None:
 
 
 def _show_settings(*, as_json: bool) -> None:
-    from scheduler.cli.settings_table import Variable, variables
+    from rich.text import Text
+
+    from mloc_tasks.errors import ConfigError
+    from mloc_tasks.settings import get_settings
+    from scheduler.cli.settings_table import variables
     from scheduler.cli.tables import table
     from scheduler.cli.terminal import output, print_json
 
-    found: list[Variable] = variables()
+    found = variables()
     if as_json:
         print_json({"settings": [asdict(variable) for variable in found]})
         return
     grid = table("variable", "value", "default", "meaning")
     for variable in found:
-        grid.add_row(variable.name, variable.value, variable.default, variable.meaning)
+        value = Text(variable.value, style="bold" if variable.is_set else "dim")
+        grid.add_row(variable.name, value, variable.default, variable.meaning)
     output().print(grid)
+    try:
+        get_settings()
+    except ConfigError as error:
+        show_error(str(error))
+        raise typer.Exit(FAILED) from None

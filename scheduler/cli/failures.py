@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import mloc_tasks.errors
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from scheduler.runs import RunStatus
 
 LOG_LINES = 30
+_ENTRY = re.compile(r"\[\d{4}-\d\d-\d\d ")  # how Celery begins an entry; a traceback's lines follow without
 
 
 def print_failures(status: RunStatus, *, log_tail: str = "") -> None:
@@ -30,8 +32,8 @@ def print_failures(status: RunStatus, *, log_tail: str = "") -> None:
     if skipped:
         console.print(f"not run because of it: {', '.join(skipped)}", style="dim", soft_wrap=True)
     if log_tail and any(_is_unexpected(failure) for failure in failures):
-        console.print("\nthe end of the worker's log:", style="dim")
-        for line in clean(log_tail).splitlines()[-LOG_LINES:]:
+        console.print("\nfrom the worker's log:", style="dim")
+        for line in _telling_lines(clean(log_tail)):
             console.print(f"  {line}", style="dim", soft_wrap=True)
 
 
@@ -46,6 +48,18 @@ def _print_failure(failure: Failure) -> None:
         from scheduler.cli.terminal import notices
 
         notices().print(f"  at: {', '.join(place)}", style="dim", soft_wrap=True)
+
+
+def _telling_lines(log: str) -> list[str]:
+    """The log's errors with their tracebacks; its end where there are none."""
+    lines = log.splitlines()
+    telling, keep = [], False
+    for line in lines:
+        if _ENTRY.match(line):
+            keep = ": ERROR/" in line or ": CRITICAL/" in line
+        if keep:
+            telling.append(line)
+    return (telling or lines)[-LOG_LINES:]
 
 
 def _is_unexpected(failure: Failure) -> bool:

@@ -27,7 +27,9 @@ def fetch(
     stage: StageName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Download the files that a run's stages produced to DEST/STAGE/FILE; digests are checked.
+    """Download a run's files to DEST/STAGE/FILE.
+
+    Digests are checked; files that are there already are replaced.
 
     Examples:
 

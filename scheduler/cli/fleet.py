@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def queues(as_json: AsJson = False) -> None:
-    """List the declared queues: what each takes and offers, its live workers, its backlog.
+    """List the declared queues, with live workers and backlog.
 
     The queues are declared in configs/queues.yaml, or in the file that MLOC_QUEUES_FILE names.
 

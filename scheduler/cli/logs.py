@@ -23,7 +23,9 @@ def logs(
     stage: StageName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a run's events: states, progress, log lines, metrics. With --json one JSON object a line.
+    """Print what happens in a run: states, progress, log lines, metrics.
+
+    With --json one JSON object a line.
 
     Examples:
 
@@ -54,7 +56,7 @@ def _line(event: Event) -> str:
     from scheduler.cli.wording import clock
 
     where = event.stage or "run"
-    if event.shard:
+    if event.shard and event.kind != "progress":  # its figures are those of the whole stage
         where += f"[{event.shard}]"
     return f"{paint(clock(event.time), 'dim', sys.stdout)} {where}: {clean(_words(event))}"
 

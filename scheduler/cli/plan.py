@@ -21,7 +21,7 @@ def plan(
     mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid flowchart, for Markdown.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show how a spec would run: stages in series and in parallel, their queues, shards and dependencies.
+    """Show how a spec would run: order, queues, shards, dependencies.
 
     Examples:
 

@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from scheduler.runs import Run, RunStatus
 
 
+# How a message says what a run or stage without a result came to.
+ENDED = {
+    "done": "ended without a result",
+    "cached": "ended without a result",
+    "failed": "failed",
+    "cancelled": "was cancelled",
+    "skipped": "was skipped",
+}
+
+
 class NoResultError(MlocError):
     """The run or stage has no result, or none yet."""
 
@@ -24,9 +34,9 @@ def result(
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the run's end.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the result of a run, or of one of its stages: prompts and answers; with --json all of responses.json.
+    """Print the result of a run or stage.
 
-    Of a large result `items` holds the first 100; `mloc fetch` brings the rest.
+    Prompts and answers; with --json the whole responses.json. Of a large result `items` holds the first 100; `mloc fetch` brings the rest.
 
     Examples:
 
@@ -61,8 +71,8 @@ def _require_result(run: Run, status: RunStatus, name: str, *, whole: bool) -> N
     error = record.error or status.run.error
     if status.state.is_final:
         why = f": {error}" if error else ""
-        what = f"run {run.id} is {status.state}" if whole else f"stage {name} is {record.state}"
-        raise NoResultError(f"{what} and has no result{why}", hint=error.hint if error else "")
+        what = f"run {run.id} {ENDED[status.state]}" if whole else f"stage {name} {ENDED[record.state]}"
+        raise NoResultError(f"{what}{why}", hint=error.hint if error else "")
     since = time.strftime("%H:%M:%S", time.localtime(status.run.created))
     raise NoResultError(
         f"stage {name} is {record.state} and has no result yet (submitted {since})",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mloc_tasks.errors import MlocError
 from scheduler.cli.boundary import FAILED, INTERRUPTED, show_warning
 from scheduler.cli.options import AsJson, SpecFile
 
@@ -26,9 +28,9 @@ def run(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a spec here and now: starts a private broker and worker, follows the run, prints its outputs.
+    """Run a spec on this machine and print its outputs.
 
-    Needs no service. Results stay under RESULTS_DIR (default: ./results). Ctrl-C ends all it started.
+    Starts a private broker and worker, follows the run, and ends both; needs no service. Results stay under RESULTS_DIR (default: ./results). Ctrl-C ends all it started.
 
     Exit code: 0 done, 1 failed, 2 not a valid spec, 130 interrupted.
 
@@ -94,9 +96,10 @@ def _run_embedded(
 def _cancel(submitted: Run | None) -> None:
     from scheduler.cli.terminal import notices
 
-    notices().print("\ninterrupted: the run is cancelled; stopping the worker and the broker")
+    notices().print("interrupted: the run is cancelled; stopping the worker and the broker")
     if submitted is not None:
-        submitted.cancel()
+        with suppress(MlocError):  # the broker goes away now in any case
+            submitted.cancel()
 
 
 def _report(run: Run, status: RunStatus, stack: EmbeddedStack, *, spec: Path, as_json: bool) -> int:

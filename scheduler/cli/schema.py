@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def schema() -> None:
-    """Print the JSON Schema of specs, from which editors complete and check.
+    """Print the JSON Schema of specs, for editors.
 
     Examples:
 

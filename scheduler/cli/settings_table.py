@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 
-from mloc_tasks.settings import Settings, get_settings
+from mloc_tasks.settings import Settings
 
 _PASSWORD = re.compile(r"(://[^/@:\s]*:)[^/@\s]+(@)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variable:
-    """An environment variable. `aliases` are other names it is read from; passwords are masked."""
+    """An environment variable. `value` is as it stands in the environment, the default where it does not; passwords
+    are masked. `aliases` are other names it is read from."""
 
     name: str
     aliases: tuple[str, ...]
     value: str
+    is_set: bool
     default: str
     meaning: str
 
 
 def variables() -> list[Variable]:
-    """All of them, in the order of the settings class. Raises ConfigError for an environment that does not parse."""
-    settings = get_settings()
-    return [_variable(name, field, settings) for name, field in Settings.model_fields.items()]
+    """All of them, in the order of the settings class, also where the environment does not parse."""
+    return [_variable(name, field) for name, field in Settings.model_fields.items()]
 
 
-def _variable(field_name: str, field: FieldInfo, settings: Settings) -> Variable:
+def _variable(field_name: str, field: FieldInfo) -> Variable:
     alias = field.validation_alias
     names = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else [field_name.upper()]
+    found = next((os.environ[name] for name in names if os.environ.get(name)), None)
+    default = _shown(field.get_default())
     return Variable(
         name=names[0],
         aliases=tuple(names[1:]),
-        value=_shown(getattr(settings, field_name)),
-        default=_shown(field.get_default()),
+        value=default if found is None else _shown(found),
+        is_set=found is not None,
+        default=default,
         meaning=(field.description or "") + (f" (also {', '.join(names[1:])})" if names[1:] else ""),
     )
 
@@ -54,4 +58,4 @@ def _shown(value: Any) -> str:
         return ",".join(map(str, value))
     if isinstance(value, float):
         return f"{value:g}"
-    return _PASSWORD.sub(r"\1***\2", str(value) if isinstance(value, Path) else f"{value}")
+    return _PASSWORD.sub(r"\1***\2", str(value))

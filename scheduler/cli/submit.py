@@ -18,9 +18,9 @@ def submit(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the run's id alone.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Submit specs to the workers on REDIS_URL and return at once.
+    """Submit specs to the fleet and return at once.
 
-    All specs are checked before the first is submitted.
+    The fleet is the workers on REDIS_URL. All specs are checked before the first is submitted.
 
     Examples:
 

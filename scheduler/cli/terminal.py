@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+WIDE = 10_000  # columns where there is no terminal: no line is folded
 _CODES = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "dim": 2, "bold": 1}
 # Escape sequences as a whole, then every control character but tab and newline: what a model wrote must not move
 # the cursor of whoever reads it.
@@ -50,5 +51,5 @@ def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or os.environ.get("COLUMNS") else 200
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else WIDE
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def validate(specs: SpecFiles, as_json: AsJson = False) -> None:
-    """Check specs and list every problem as `file:line:column: error: path: message`.
+    """Check specs and list every problem.
 
-    What is valid but cannot run in this installation is a warning.
+    A line for each: `file:line:column: error: path: message`. What is valid but cannot run in this installation is a warning.
 
     Exit code: 0 all valid, 2 not.
 

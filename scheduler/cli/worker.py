@@ -21,9 +21,9 @@ LOG_LEVEL = ("-l", "--loglevel")
 
 
 def worker(ctx: typer.Context) -> None:
-    """Start a worker. Every option of `celery worker` is passed on: -Q, -c, -P, -n, -l, ...
+    """Start a worker on the queues that suit this machine.
 
-    Without -Q it serves the queues that TASK_TOPICS names, else every declared queue that this machine satisfies.
+    Every option of `celery worker` is passed on: -Q, -c, -P, -n, -l, ... Without -Q it serves the queues that TASK_TOPICS names, else every declared queue that this machine satisfies.
 
     Examples:
 

@@ -105,7 +105,8 @@ def test_unsupported_source_names_the_supported_ones(tmp_path: Path) -> None:
 def hub(identifier: str, revision: str | None = None, **environment: str) -> str:
     """What `resolve` says in a process of its own, whose Hub client reads `environment` when it is imported."""
     code = (
-        "import sys; from pathlib import Path; from mloc_tasks.errors import MlocError; "
+        "import sys, time; time.sleep = lambda seconds: None  # between the client's own retries\n"
+        "from pathlib import Path; from mloc_tasks.errors import MlocError; "
         "from mloc_tasks.models import resolve\n"
         "try: print(resolve(kind='huggingface', identifier=sys.argv[1], revision=sys.argv[2] or None,"
         " cache_dir=Path('unused')).revision)\n"

@@ -53,15 +53,15 @@ def check_kind(kind: Any, here: Origin, drafts: list[Draft], types: TaskTypes, o
     origins.report(here, f"kind {kind} contradicts the task type: {several} {names}", f"write kind: {fits}")
 
 
-def check_parts(draft: Draft, drafts: list[Draft], origins: Origins) -> None:
+def check_parts(draft: Draft, by_name: dict[str, Draft], origins: Origins) -> None:
     """A built-in task type has the parts it cannot do without, and its rows come from somewhere."""
     known = BUILT_IN.get(str(draft.document.get("task_type")))
     if known is None:
         return
     if known.takes_rows and _lacks_data(draft, origins):
-        _read_upstream(draft, drafts, origins)
+        _read_upstream(draft, by_name, origins)
     elif known.takes_rows and draft.in_sequence and not draft.own_data and draft.depends_on:
-        _warn_of_shared_data(draft, drafts, origins)
+        _warn_of_shared_data(draft, by_name, origins)
     if known.needs_model and not _has_model(draft.document):
         origins.report(
             draft.origin,
@@ -101,19 +101,17 @@ def _has_model(document: dict[str, Any]) -> bool:
     return named or checkpoint.get("load") is not None
 
 
-def _read_upstream(draft: Draft, drafts: list[Draft], origins: Origins) -> None:
+def _read_upstream(draft: Draft, by_name: dict[str, Draft], origins: Origins) -> None:
     """In a sequence of inference stages, inputs are the outputs of the one before: write that down."""
-    upstream = draft.depends_on[0] if len(draft.depends_on) == 1 else None
-    for other in drafts:
-        if other.name == upstream and other.document.get("task_type") == "inference":
-            data = {"type": "stage", "stage": upstream}
-            origins.record(data, dict.fromkeys(data, draft.origin))
-            draft.document["data"] = data
+    if len(draft.depends_on) == 1 and _is_inference(draft.depends_on[0], by_name):
+        data = {"type": "stage", "stage": draft.depends_on[0]}
+        origins.record(data, dict.fromkeys(data, draft.origin))
+        draft.document["data"] = data
 
 
-def _warn_of_shared_data(draft: Draft, drafts: list[Draft], origins: Origins) -> None:
+def _warn_of_shared_data(draft: Draft, by_name: dict[str, Draft], origins: Origins) -> None:
     upstream = draft.depends_on[0]
-    if any(other.name == upstream and other.document.get("task_type") == "inference" for other in drafts):
+    if _is_inference(upstream, by_name):
         origins.report(
             draft.origin,
             f"stage `{draft.name}` reads the `data` that stands at spec level, like the stage before it",
@@ -122,12 +120,17 @@ def _warn_of_shared_data(draft: Draft, drafts: list[Draft], origins: Origins) ->
         )
 
 
+def _is_inference(name: str, by_name: dict[str, Draft]) -> bool:
+    return name in by_name and by_name[name].document.get("task_type") == "inference"
+
+
 def check_training(draft: Draft, origins: Origins) -> None:
     """The keys of `training` that are not MLOC's own are arguments of the method, of the right kind."""
     training = draft.document.get("training")
     task_type = str(draft.document.get("task_type"))
     known = BUILT_IN.get(task_type)
-    if not isinstance(training, dict) or (known is not None and not known.trains):
+    if not isinstance(training, dict) or known is None or not known.trains:
+        # A plugin's training may have keys of its own.
         return
     ours = Training.model_fields
     for key, value in training.items():

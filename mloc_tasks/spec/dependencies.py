@@ -31,10 +31,11 @@ def connect(drafts: list[Draft], origins: Origins) -> None:
     for draft in drafts:
         draft.depends_on = list(written[draft.name])
     cyclic = _report_cycle(drafts, origins)
-    ancestors = _ancestors(written)
-    for draft in drafts:
+    masks = {} if cyclic else _upstream_masks(written)
+    for position, draft in enumerate(drafts):
         for origin, reference in _references(draft, origins):
-            _follow(draft, reference, origin, by_name, ancestors, origins)
+            runs_later = bool(masks.get(reference.stage, 0) >> position & 1)
+            _follow(draft, reference, origin, by_name, origins, runs_later=runs_later)
     if not cyclic:
         _report_cycle(drafts, origins)
     order = {draft.name: position for position, draft in enumerate(drafts)}
@@ -111,8 +112,9 @@ def _follow(
     reference: Reference,
     origin: Origin,
     by_name: dict[str, Draft],
-    ancestors: dict[str, set[str]],
     origins: Origins,
+    *,
+    runs_later: bool,
 ) -> None:
     """Let a reference make its dependency, and check that what it names can be there."""
     target = by_name.get(reference.stage)
@@ -121,7 +123,7 @@ def _follow(
         origins.report(origin, message, suggest_stage(reference.stage, list(by_name.values())))
     elif target is draft:
         origins.report(origin, f"`{reference.text}` refers to its own stage `{draft.name}`")
-    elif draft.name in ancestors[target.name]:
+    elif runs_later:
         message = f"`{reference.text}` is not upstream of `{draft.name}`: `{target.name}` runs after it"
         origins.report(origin, message, "refer to a stage that ends before this one starts")
     else:
@@ -140,24 +142,24 @@ def _check_field(reference: Reference, target: Draft, origin: Origin, origins: O
         origins.report(origin, message, f"it has {', '.join(sorted(known.result_fields))}")
 
 
-def _ancestors(edges: dict[str, list[str]]) -> dict[str, set[str]]:
-    """Every stage -> all that it waits for, directly or not. Works on cyclic graphs too."""
-    found: dict[str, set[str]] = {}
-    for name in edges:
-        reached: set[str] = set()
-        pending = list(edges[name])
-        while pending:
-            upstream = pending.pop()
-            if upstream in reached:
-                continue
-            reached.add(upstream)
-            pending.extend(found.get(upstream, edges[upstream]))
-        found[name] = reached
-    return found
+def _upstream_masks(edges: dict[str, list[str]]) -> dict[str, int]:
+    """Every stage of an acyclic graph -> the set of all that it waits for, as bits in the order of `edges`."""
+    bits = {name: 1 << position for position, name in enumerate(edges)}
+    masks: dict[str, int] = {}
+    for name in walk(edges)[0]:
+        masks[name] = 0
+        for upstream in edges[name]:
+            masks[name] |= masks[upstream] | bits[upstream]
+    return masks
 
 
-def find_cycle(edges: dict[str, list[str]]) -> list[str]:
-    """One cycle, as the names along it, each depending on the next and the last on the first; [] when there is none."""
+def walk(edges: dict[str, list[str]]) -> tuple[list[str], list[str]]:
+    """All stages, each after those it depends on, and [].
+
+    When some wait for each other: those settled so far, and one cycle, each stage of it depending on the next and the
+    last on the first.
+    """
+    order: list[str] = []
     finished: set[str] = set()
     for start in edges:
         path: list[str] = []
@@ -168,19 +170,20 @@ def find_cycle(edges: dict[str, list[str]]) -> list[str]:
             if name is None:
                 pending.pop()
                 if path:
-                    finished.add(done := path.pop())
-                    on_path.discard(done)
+                    order.append(path.pop())
+                    finished.add(order[-1])
+                    on_path.discard(order[-1])
             elif name in on_path:
-                return path[path.index(name) :]
+                return order, path[path.index(name) :]
             elif name not in finished:
                 path.append(name)
                 on_path.add(name)
                 pending.append(iter(edges[name]))
-    return []
+    return order, []
 
 
 def _report_cycle(drafts: list[Draft], origins: Origins) -> bool:
-    cycle = find_cycle({draft.name: draft.depends_on for draft in drafts})
+    _, cycle = walk({draft.name: draft.depends_on for draft in drafts})
     if cycle:
         around = " -> ".join(f"`{name}`" for name in [*cycle, cycle[0]])
         first = next(draft for draft in drafts if draft.name == cycle[0])

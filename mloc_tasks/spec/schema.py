@@ -39,7 +39,7 @@ def json_schema() -> Schema:
     _finish_stages(definitions)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": "https://mloc.dev/schema/v1.json",
+        "$id": "urn:mloc:spec:v1",
         "title": "mloc/v1",
         "description": "Large-language-model work: one task, or stages that depend on each other.",
         "type": "object",

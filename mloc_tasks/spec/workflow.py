@@ -84,6 +84,8 @@ def load_workflow(
     origins = Origins(text)
     if not isinstance(text.document, dict):
         advice = 'it begins with "apiVersion: mloc/v1"'
+        if isinstance(source, str) and source.endswith((".yaml", ".yml")):
+            advice = "to read a file, pass a pathlib.Path"
         origins.report(origins.top, f"a spec is a mapping, not {shown(text.document)}", advice)
         raise SpecError(origins.problems)
     Environment(env or {}, env_allow, origins).fill_in(text.document)
@@ -128,7 +130,8 @@ class _Loader:
         drafts, on_failure = StageReader(origins, self._types).read(spec, here)
         kind = self._kind(document, drafts)
         connect(drafts, origins)
-        stages = [stage for draft in drafts if (stage := self._stage(draft, drafts)) is not None]
+        by_name = {draft.name: draft for draft in drafts}
+        stages = [stage for draft in drafts if (stage := self._stage(draft, by_name)) is not None]
         if origins.errors() or metadata is None:
             return None
         return Workflow.model_construct(
@@ -171,11 +174,11 @@ class _Loader:
         check_kind(kind, here, drafts, self._types, self._origins)
         return kind if isinstance(kind, str) else "Workflow"
 
-    def _stage(self, draft: Draft, drafts: list[Draft]) -> Stage | None:
+    def _stage(self, draft: Draft, by_name: dict[str, Draft]) -> Stage | None:
         origins = self._origins
         self._add_default_model(draft)
         check_task_type(draft, self._types, origins)
-        check_parts(draft, drafts, origins)
+        check_parts(draft, by_name, origins)
         check_training(draft, origins)
         check_output(draft, origins)
         if draft.document.get("task_type") is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mloc_tasks.spec import StageSpec, load_workflow
+from mloc_tasks.spec import SpecError, StageSpec, load_workflow
 from tests.spec.reading import DOCUMENTS, load
 
 
@@ -87,6 +87,34 @@ def test_default_keys_of_a_plugin_do_not_reach_other_stages() -> None:
     workflow = load(spec, plugin_task_types=["mine"])
     assert "colour" in workflow.stage("a").document
     assert "colour" not in workflow.stage("b").document
+
+
+def test_plugin_has_training_keys_of_its_own() -> None:
+    (stage,) = load("  taskType: mine\n  training: {colour: blue}\n", plugin_task_types=["mine"]).stages
+    assert stage.document["training"] == {"colour": "blue"}
+
+
+def test_plugins_are_found_by_their_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import metadata
+
+    group = "mloc.executors"
+    entries = [
+        metadata.EntryPoint("mine", "mine.executors:Mine", group),
+        metadata.EntryPoint("transformers", "mloc_tasks.executors.transformers:TransformersExecutor", group),
+    ]
+    monkeypatch.setattr(metadata, "entry_points", lambda *, group: entries)
+    assert load("  taskType: mine\n").stages[0].name == "mine"
+    with pytest.raises(SpecError, match="unknown task type 'transformers'"):
+        load("  taskType: transformers\n")
+
+
+def test_workflow_cannot_be_changed_and_prints_as_json() -> None:
+    workflow = load("  taskType: echo\n  output: {destination: {path: /a}}\n")
+    with pytest.raises(ValueError, match="frozen"):
+        workflow.kind = "EchoTask"  # type: ignore[misc]
+    again = json.loads(workflow.model_dump_json())
+    assert again["stages"][0]["document"] == workflow.stages[0].document
+    assert again["warnings"][0]["severity"] == "warning"
 
 
 def test_document_as_python_values() -> None:

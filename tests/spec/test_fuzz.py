@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mloc_tasks.spec import SpecError, StageSpec, Workflow, load_workflow
-from mloc_tasks.spec.dependencies import find_cycle
+from mloc_tasks.spec.dependencies import walk
 from tests.spec.reading import DOCUMENTS, HEAD, places
 
 SEEDS: list[Any] = [yaml.safe_load(path.read_text()) for path in DOCUMENTS]
@@ -21,7 +21,7 @@ PLUGINS = ["plugin"]
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20),
-    st.sampled_from(["${a.b}", "${env.X}", "${", "2h", "32Gi", "-1", "inference", "ppo", "plugin", "list", "../..", "\0", "💥"]),
+    st.sampled_from(["${a.b}", "${env.X}", "${", "2h", "32Gi", "-1", "inference", "ppo", "plugin", "list", "../.."]),
 )  # fmt: skip
 values = st.recursive(
     scalars,
@@ -36,13 +36,20 @@ def attempt(document: Any) -> Workflow | None:
     try:
         workflow = load_workflow(document, plugin_task_types=PLUGINS, env={"X": "x"}, env_allow=["X"])
     except SpecError as error:
-        assert error.problems
-        assert all(problem.message and problem.severity == "error" for problem in error.problems)
-        assert str(error)
-        return None
+        refusal = error
+    else:
+        return checked(workflow)
+    assert refusal.problems
+    assert all(problem.message and problem.severity == "error" for problem in refusal.problems)
+    assert str(refusal)
+    return None
+
+
+def checked(workflow: Workflow) -> Workflow:
+    """The workflow, when what is promised of every workflow holds for it."""
     names = [stage.name for stage in workflow.stages]
     assert names
-    assert find_cycle({stage.name: list(stage.depends_on) for stage in workflow.stages}) == []
+    assert walk({stage.name: list(stage.depends_on) for stage in workflow.stages})[1] == []
     for stage in workflow.stages:
         assert set(stage.depends_on) <= set(names) - {stage.name}
         text = json.dumps(stage.document, allow_nan=False)

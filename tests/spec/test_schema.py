@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
 
 from mloc_tasks.spec import json_schema
 from tests.spec.reading import DOCUMENTS, HEAD
+
+jsonschema = pytest.importorskip("jsonschema")
 
 TEMPLATES = sorted((Path(__file__).parents[2] / "templates").glob("*.yaml"))
 

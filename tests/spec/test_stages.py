@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mloc_tasks.spec.dependencies import find_cycle
+from mloc_tasks.spec.dependencies import walk
 from tests.spec.reading import MODEL, load, only, problems
 
 ECHO = "  taskType: echo\n"
@@ -224,4 +224,4 @@ def test_environment_variable_that_is_not_allowed_or_not_set_is_an_error() -> No
 
 def test_cycle_is_found_in_a_long_chain_without_recursion() -> None:
     edges = {str(number): [str(number + 1)] for number in range(100_000)} | {"100000": ["99998"]}
-    assert find_cycle(edges) == ["99998", "99999", "100000"]
+    assert walk(edges)[1] == ["99998", "99999", "100000"]

@@ -70,7 +70,7 @@ def test_values_written_as_text_are_parsed() -> None:
         ("sft", "{bf16: maybe}", "bf16", "'maybe' is not true or false", ""),
         ("sft", "{save_steps: often}", "save_steps", "'often' is not a number", ""),
         ("sft", "{fsdp_config: 3}", "fsdp_config", "3 is not a mapping or text", ""),
-        ("sft", "{batch_size: 1, per_device_train_batch_size: 2}", "per_device_train_batch_size", "the same", "keep one"),
+        ("sft", "{batch_size: 1, per_device_train_batch_size: 2}", "per_device_train_batch", "the same", "keep one"),
         ("ppo", "{ppo_epochs: 0}", "ppo_epochs", "at least 1", ""),
         ("ppo", "{gamma: 2}", "gamma", "at most 1", ""),
         ("ppo", "{target_kl: -1}", "target_kl", "greater than 0", ""),

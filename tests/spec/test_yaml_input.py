@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mloc_tasks.spec import SpecError, load_workflow
 from mloc_tasks.spec.source import LARGEST_DOCUMENT
-from tests.spec.reading import HEAD, load, only, problems, problems_of
+from tests.spec.reading import DOCUMENTS, HEAD, load, only, problems, problems_of
 
 MIB = 2**20
 
@@ -178,6 +179,20 @@ def test_problem_inside_an_alias_stands_where_it_is_written() -> None:
         ("spec.stages[0].retry.maxAttempts", 6),
         ("spec.stages[1].retry.maxAttempts", 6),
     ]
+
+
+def test_name_of_a_file_as_text_says_how_to_read_it() -> None:
+    assert "pathlib.Path" in only(problems_of("templates/echo.yaml")).suggestion
+
+
+@pytest.mark.parametrize("text", ["a: 1\na: 2\n", "a:\n\tb: 1\n", "a: &x [*x]\n", "a: [1\n", "<<: 3\n", "- a: *b\n"])
+def test_without_libyaml_the_same_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = only(problems_of(text))
+    monkeypatch.setattr("mloc_tasks.spec.source._Loader", yaml.SafeLoader)
+    found = only(problems_of(text))
+    assert found.line == expected.line
+    for path in DOCUMENTS:
+        load_workflow(path)
 
 
 def test_file_that_does_not_exist_is_an_os_error(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ if not os.environ.get("BENCH_CANVAS_BACKEND"):
 
 
 @app.task(bind=True, name="bare.scatter")  # type: ignore[untyped-decorator]
-def scatter(self: Task, run_id: str, stage: str, shards: int) -> Any:  # type: ignore[valid-type]
+def scatter(self: Task, run_id: str, stage: str, shards: int) -> Any:
     """Replace itself by `shards` no-ops and a body, as `mloc.scatter` does."""
     return self.replace(chord([shard.si(run_id, stage, number) for number in range(shards)], gather.si(run_id, stage)))
 

@@ -1,0 +1,68 @@
+"""Every template compiles; those that can run here do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mloc_tasks.executors.registry import missing_reason
+from mloc_tasks.queues import load_queues
+from mloc_tasks.settings import Settings
+from scheduler import submit_yaml
+from scheduler.plan import make_plan
+from scheduler.submit import read_spec
+
+ROOT = Path(__file__).parents[1]
+TEMPLATES = sorted((ROOT / "templates").glob("*.yaml"))
+NAMES = [path.stem for path in TEMPLATES]
+WAIT_SEC = 600
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=NAMES)
+def test_it_compiles_without_a_warning(path: Path) -> None:
+    workflow, _ = read_spec(path, Settings())
+    plan = make_plan(workflow, load_queues())
+    assert plan.stages
+    assert workflow.warnings == ()
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=NAMES)
+def test_it_begins_with_what_it_is_and_how_to_run_it(path: Path) -> None:
+    comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert len(comment) >= 2
+    assert f"templates/{path.name}" in "".join(comment)
+
+
+@pytest.mark.parametrize(
+    ("name", "example"), [("inference_vllm_mistral", "InferenceTask"), ("ppo_training_mistral", "TrainingTask")]
+)
+def test_the_first_documentation_s_examples_are_there(name: str, example: str) -> None:
+    document = yaml.safe_load((ROOT / "templates" / f"{name}.yaml").read_text())
+    assert document["kind"] == example
+    workflow, _ = read_spec(ROOT / "templates" / f"{name}.yaml", Settings())
+    assert missing_reason(workflow.stages[0].spec.task_type, workflow.stages[0].document)
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize(("name", "said"), [("echo", "MLOC works."), ("dag", "a red cherry, one of 4 colors")])
+def test_a_template_without_model_runs(name: str, said: str) -> None:
+    run = submit_yaml(ROOT / "templates" / f"{name}.yaml")
+    assert run.result(timeout=WAIT_SEC)["message"] == said
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize(
+    ("name", "rows", "said"),
+    [("quickstart", 8, "Paris"), ("inference_sharded", 10, "Madrid"), ("inference", 2, " ")],
+)
+def test_a_template_runs_on_the_real_model(
+    name: str, rows: int, said: str, monkeypatch: pytest.MonkeyPatch, results_dir: Path
+) -> None:
+    run = submit_yaml(ROOT / "templates" / f"{name}.yaml")
+    result = run.result(timeout=WAIT_SEC)
+    assert len(result["items"]) == rows
+    assert said in result["items"][0]["output"]
+    assert result["usage"]["completion_tokens"] > rows

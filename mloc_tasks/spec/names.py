@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 from functools import lru_cache
 
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -32,6 +31,9 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` was most likely meant to be, or None when none is close."""
     if len(word) > LONGEST_NAME:
         return None
+    # Imported for those who mistype only.
+    from difflib import get_close_matches
+
     folded = {snake_case(name).replace("_", ""): name for name in known}
     found = get_close_matches(snake_case(word).replace("_", ""), folded, n=1, cutoff=0.7)
     return folded[found[0]] if found else None

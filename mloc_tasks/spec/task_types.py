@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-_ITEMS = frozenset({"ok", "model", "items", "usage", "items_truncated", "items_total", "items_parts", "error"})
+_ITEMS = frozenset({"ok", "model", "items", "usage", "items_truncated", "items_total", "items_parts", "items_failed"})
 _TRAINED = frozenset(
     {
         "ok",

@@ -14,8 +14,8 @@ from mloc_tasks.spec.model.base import (
     Share,
     SpecModel,
     Text,
-    Whole,
     refuse,
+    whole,
 )
 from mloc_tasks.spec.quantities import QuantityError, parse_number, parse_whole
 
@@ -64,7 +64,9 @@ class Sampling(SpecModel):
     min_tokens: Count | None = Field(None, description="New tokens before the end may come.")
     temperature: NotNegative | None = Field(None, description="0 is greedy; 1 samples from the model as it is.")
     top_p: PositiveShare | None = Field(None, description="Sample from the likeliest tokens of this total probability.")
-    top_k: Whole | None = Field(None, ge=-1, description="Sample from the k likeliest tokens; 0 or -1 is all of them.")
+    top_k: Annotated[int, whole(least=-1)] | None = Field(
+        None, description="Sample from the k likeliest tokens; 0 or -1 is all of them."
+    )
     min_p: Share | None = Field(None, description="Drop tokens less likely than this share of the likeliest.")
     seed: Count | None = Field(None, description="Seed of the sampling.")
     stop: Stops = Field((), description="Text, or list of texts, before which the output ends.")

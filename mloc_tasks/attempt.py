@@ -151,7 +151,9 @@ def _record_failure(attempt: Attempt, error: Exception) -> Outcome:
     message = str(error) if known else f"{type(error).__name__}: {error}"
     hint = getattr(error, "hint", "")
     if isinstance(error, OSError) and error.errno in OUT_OF_SPACE:
-        retryable, hint = True, "free space under RESULTS_DIR or MLOC_SCRATCH_DIR, then submit again"
+        known = retryable = True
+        message = f"no space left for the outputs under {attempt.place.settings.scratch_dir or attempt.place.store.url}"
+        hint = "free space there, or set RESULTS_DIR or MLOC_SCRATCH_DIR to a larger disk, then submit again"
     failure = Failure(
         message=message,
         type=type(error).__name__,

@@ -13,6 +13,8 @@ import pytest
 from mloc_tasks.settings import reset_settings
 from scheduler.embedded import LocalWorker, PrivateValkey
 
+pytest_plugins = ["tests.s3_server"]
+
 QUEUES = ("cpu", "inference", "sft", "dpo", "ppo", "grpo")
 
 

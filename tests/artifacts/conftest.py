@@ -2,60 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mloc_tasks.artifacts import ArtifactStore, open_store
-from mloc_tasks.artifacts.s3_connection import S3Settings, connect
+from tests.s3_server import LIVE_ENDPOINT, new_bucket
 
 MakeStore = Callable[[], ArtifactStore]
-LIVE_ENDPOINT = os.environ.get("MLOC_TEST_S3_ENDPOINT", "")
-
-
-@pytest.fixture(scope="session")
-def moto_endpoint() -> Iterator[str]:
-    """An S3 server in a process of its own, so that requests really travel."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert server.stderr is not None
-        for line in server.stderr:
-            if found := re.search(r"Running on (http://127\.0\.0\.1:\d+)", line):
-                break
-        else:
-            pytest.fail("the moto server ended before it listened")
-        # Its log of requests would fill the pipe and stop it.
-        drain = subprocess.Popen(["cat"], stdin=server.stderr, stdout=subprocess.DEVNULL)
-        yield found[1]
-    finally:
-        server.kill()
-        server.wait()
-    drain.wait()
-
-
-@pytest.fixture
-def moto_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-
-
-def new_bucket(endpoint: str) -> str:
-    bucket = f"mloc-test-{uuid.uuid4().hex[:12]}"
-    connect(S3Settings(endpoint_url=endpoint)).client.create_bucket(Bucket=bucket)
-    return bucket
 
 
 @pytest.fixture
@@ -66,13 +21,11 @@ def moto_store_url(moto_endpoint: str, moto_credentials: None, monkeypatch: pyte
 
 @pytest.fixture
 def live_store_url(monkeypatch: pytest.MonkeyPatch) -> str:
-    if not LIVE_ENDPOINT:
-        pytest.skip("MLOC_TEST_S3_ENDPOINT is not set")
     monkeypatch.setenv("S3_ENDPOINT_URL", LIVE_ENDPOINT)
     return f"s3://{new_bucket(LIVE_ENDPOINT)}/some/root"
 
 
-@pytest.fixture(params=["local", "moto", "live"])
+@pytest.fixture(params=["local", "moto", *(["live"] if LIVE_ENDPOINT else [])])
 def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
     """Opens the same store again at each call, as another process would."""
     url = str(tmp_path / "root") if request.param == "local" else request.getfixturevalue(f"{request.param}_store_url")

@@ -13,7 +13,6 @@ import pytest
 
 from mloc_tasks.artifacts.s3_connection import S3Settings, connect
 
-
 LIVE_ENDPOINT = os.environ.get("MLOC_TEST_S3_ENDPOINT", "")
 
 

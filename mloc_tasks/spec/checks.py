@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from mloc_tasks.spec.expressions import has_expression
@@ -140,14 +141,15 @@ def check_training(draft: Draft, origins: Origins) -> None:
                 _warn_unused(key, task_type, here, origins)
             continue
         if key not in all_arguments():
-            names = [*ours, *arguments_of(task_type), *Training.other_names]
             written = str(here.path[-1])
-            advice = did_you_mean(written, names, like=written)
-            if not advice:
-                advice = "`training.extra` takes arguments of other versions"
-            origins.report(here, f"unknown key `{written}`", advice)
+            origins.report(here, f"unknown key `{written}`", partial(_training_advice, written, task_type))
         elif not has_expression(value):
             _check_argument(key, value, task_type, here, origins)
+
+
+def _training_advice(written: str, task_type: str) -> str:
+    names = [*Training.model_fields, *arguments_of(task_type), *Training.other_names]
+    return did_you_mean(written, names, like=written) or "`training.extra` takes arguments of other versions"
 
 
 def _check_argument(key: str, value: Any, task_type: str, here: Origin, origins: Origins) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from mloc_tasks.spec.expressions import EnvReference, ExpressionError, Reference, references_in, strings
 from mloc_tasks.spec.names import shown
@@ -27,7 +28,7 @@ PLANNING = {
 def connect(drafts: list[Draft], origins: Origins) -> None:
     """Fill in `depends_on` of every draft, in the order of the document. Problems go to `origins`."""
     by_name = {draft.name: draft for draft in drafts}
-    written = {draft.name: _written(draft, previous, drafts, by_name, origins) for draft, previous in _pairs(drafts)}
+    written = {draft.name: _written(draft, previous, by_name, origins) for draft, previous in _pairs(drafts)}
     for draft in drafts:
         draft.depends_on = list(written[draft.name])
     cyclic = _report_cycle(drafts, origins)
@@ -50,9 +51,7 @@ def _pairs(drafts: list[Draft]) -> Iterator[tuple[Draft, Draft | None]]:
         previous = draft
 
 
-def _written(
-    draft: Draft, previous: Draft | None, drafts: list[Draft], by_name: dict[str, Draft], origins: Origins
-) -> list[str]:
+def _written(draft: Draft, previous: Draft | None, by_name: dict[str, Draft], origins: Origins) -> list[str]:
     """What a stage depends on before its references are looked at."""
     if draft.explicit is None:
         return [previous.name] if draft.in_sequence and previous is not None else []
@@ -63,7 +62,9 @@ def _written(
             origins.report(origin, f"stage `{name}` depends on itself")
         elif name not in by_name:
             origins.report(
-                origin, f"`{draft.name}` depends on {shown(name)}, which is no stage", suggest_stage(name, drafts)
+                origin,
+                f"`{draft.name}` depends on {shown(name)}, which is no stage",
+                partial(suggest_stage, name, list(by_name)),
             )
         else:
             found.append(name)
@@ -119,8 +120,9 @@ def _follow(
     """Let a reference make its dependency, and check that what it names can be there."""
     target = by_name.get(reference.stage)
     if target is None:
-        message = f"`{reference.text}` names `{reference.stage}`, which is no stage"
-        origins.report(origin, message, suggest_stage(reference.stage, list(by_name.values())))
+        named = f"`{reference.text}` names " if reference.text != reference.stage else ""
+        message = f"{named}`{reference.stage}`, which is no stage" if named else f"`{reference.stage}` is no stage"
+        origins.report(origin, message, partial(suggest_stage, reference.stage, list(by_name)))
     elif target is draft:
         origins.report(origin, f"`{reference.text}` refers to its own stage `{draft.name}`")
     elif runs_later:

@@ -85,7 +85,9 @@ class Canonical:
             unknown[key] = here
             return key
         known = names | model.other_names.keys()
-        self._origins.report(here, f"unknown key `{key}`", did_you_mean(key, known, like=key) or _list_of(names))
+        self._origins.report(
+            here, f"unknown key `{key}`", lambda: did_you_mean(key, known, like=key) or _list_of(names)
+        )
         return None
 
     def _entry(self, name: str, entry: Any, model: type[SpecModel], here: Origin) -> Any:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import islice
 
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 LONGEST_NAME = 80
 """Words longer than this are not compared: the comparison is quadratic, and none of ours is."""
+
+MOST_COMPARED = 500
+"""Known words that a mistyped one is compared with."""
 
 
 @lru_cache(maxsize=4096)
@@ -34,7 +38,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     # Imported for those who mistype only.
     from difflib import get_close_matches
 
-    folded = {snake_case(name).replace("_", ""): name for name in known}
+    folded = {snake_case(name).replace("_", ""): name for name in islice(known, MOST_COMPARED)}
     found = get_close_matches(snake_case(word).replace("_", ""), folded, n=1, cutoff=0.7)
     return folded[found[0]] if found else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 from mloc_tasks.spec.problems import Problem, dotted
@@ -69,17 +69,23 @@ class Origins:
         return origin, value
 
     def report(
-        self, origin: Origin, message: str, suggestion: str = "", *, severity: Literal["error", "warning"] = "error"
+        self,
+        origin: Origin,
+        message: str,
+        suggestion: str | Callable[[], str] = "",
+        *,
+        severity: Literal["error", "warning"] = "error",
     ) -> None:
-        """Note a problem once."""
+        """Note a problem once. A suggestion that takes a search is given as a function, called when it is needed."""
         path = dotted(origin.path)
         if (path, message) in self._seen or len(self._seen) >= MOST_PROBLEMS:
             return
+        advice = suggestion if isinstance(suggestion, str) else suggestion()
         line, column = (origin.mark.line, origin.mark.column) if origin.mark else (None, None)
         self._seen.add((path, message))
         if severity == "error":
             self._refused_paths.add(path)
-        self.problems.append(Problem(path, message, line, column, suggestion, severity))
+        self.problems.append(Problem(path, message, line, column, advice, severity))
 
     def refused(self, origin: Origin) -> bool:
         """Whether an error was noted at exactly this place."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from mloc_tasks.spec.keys import Canonical
@@ -219,11 +220,13 @@ class StageReader:
 
     def _report_unknown(self, key: str, origin: Origin) -> None:
         inside = _HOME_OF.get(snake_case(key))
-        advice = f"it belongs under `{inside}`" if inside else did_you_mean(key, SpecBody.model_fields, like=key)
-        self._origins.report(origin, f"unknown key `{key}`", advice)
+        self._origins.report(
+            origin,
+            f"unknown key `{key}`",
+            f"it belongs under `{inside}`" if inside else partial(did_you_mean, key, SpecBody.model_fields, like=key),
+        )
 
 
-def suggest_stage(name: str, drafts: list[Draft]) -> str:
-    """A suggestion for the name of a stage that there is not."""
-    names = [draft.name for draft in drafts]
+def suggest_stage(name: str, names: list[str]) -> str:
+    """A suggestion for the name of a stage that there is not, out of the `names` that there are."""
     return did_you_mean(name, names) or f"there are {', '.join(names[:20])}"

@@ -55,9 +55,9 @@ BUILT_IN: dict[str, TaskType] = {
         _trainer("lora_sft", "LoRASFTTask", "LoRATask"),
         _trainer("dpo", "DPOTask"),
         _trainer("ppo", "PPOTask", needs_reward=True),
-        _trainer("grpo", "GRPOTask"),
+        _trainer("grpo", "GRPOTask", needs_reward=True),
         _trainer("reward", "RewardTask", "RewardModelTask"),
-        TaskType("evaluate", ("EvaluateTask", "EvaluationTask"), takes_rows=True),
+        TaskType("evaluate", ("EvaluateTask", "EvaluationTask"), needs_model=False, takes_rows=True),
         TaskType("embedding", ("EmbeddingTask",), takes_rows=True),
         TaskType("echo", ("EchoTask",), needs_model=False, needs_data=False),
     )

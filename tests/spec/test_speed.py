@@ -36,6 +36,13 @@ def test_two_thousand_stages() -> None:
     assert _seconds(_document(2_000)) < 3
 
 
+def test_documents_of_nothing_but_mistakes() -> None:
+    training = "".join(f"    lerning_rate{number}: 1\n" for number in range(20_000))
+    stages = "".join(f"  - {{name: a{number}, taskType: ecko, dependsOn: [b{number}]}}\n" for number in range(1_900))
+    assert _seconds(f"{HEAD}spec:\n{MODEL}  taskType: sft\n  training:\n{training}") < 3
+    assert _seconds(f"{HEAD}spec:\n  stages:\n{stages}") < 3
+
+
 def test_documents_at_the_limit() -> None:
     for piece in (
         "- x\n",

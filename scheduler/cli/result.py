@@ -36,7 +36,8 @@ def result(
 ) -> None:
     """Print the result of a run or stage.
 
-    Prompts and answers; with --json the whole responses.json. Of a large result `items` holds the first 100; `mloc fetch` brings the rest.
+    Prompts and answers; with --json the whole responses.json. Of a
+    large result `items` holds the first 100; `mloc fetch` brings the rest.
 
     Examples:
 

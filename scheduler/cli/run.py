@@ -30,7 +30,8 @@ def run(
 ) -> None:
     """Run a spec on this machine and print its outputs.
 
-    Starts a private broker and worker, follows the run, and ends both; needs no service. Results stay under RESULTS_DIR (default: ./results). Ctrl-C ends all it started.
+    Starts a private broker and worker, follows the run, and ends both; needs no service.
+    Results stay under RESULTS_DIR (default: ./results). Ctrl-C ends all it started.
 
     Exit code: 0 done, 1 failed, 2 not a valid spec, 130 interrupted.
 

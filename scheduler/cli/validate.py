@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def validate(specs: SpecFiles, as_json: AsJson = False) -> None:
     """Check specs and list every problem.
 
-    A line for each: `file:line:column: error: path: message`. What is valid but cannot run in this installation is a warning.
+    A line for each: `file:line:column: error: path: message`.
+    What is valid but cannot run in this installation is a warning.
 
     Exit code: 0 all valid, 2 not.
 

@@ -23,7 +23,8 @@ LOG_LEVEL = ("-l", "--loglevel")
 def worker(ctx: typer.Context) -> None:
     """Start a worker on the queues that suit this machine.
 
-    Every option of `celery worker` is passed on: -Q, -c, -P, -n, -l, ... Without -Q it serves the queues that TASK_TOPICS names, else every declared queue that this machine satisfies.
+    Every option of `celery worker` is passed on: -Q, -c, -P, -n, -l, ...
+    Without -Q it serves the queues that TASK_TOPICS names, else every declared queue that this machine satisfies.
 
     Examples:
 

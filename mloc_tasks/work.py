@@ -25,6 +25,7 @@ from mloc_tasks.spec import StageSpec
 from mloc_tasks.workplace import Workplace, get_workplace
 
 STAGES_KEPT = 16
+PARTS_FROM_ROWS = 100  # a shard with fewer rows keeps them in responses.json: one file less to write and to fetch
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def execute(attempt: Attempt) -> StageResult:
             stage=job.stage,
             shard=int(record.shard),
             attempt=record.attempt,
-            parts=job.scattered,
+            parts=rows is not None and job.scattered and len(rows) >= PARTS_FROM_ROWS,
         )
         result = stage.executor.run(task, out_dir)
         if not (out_dir / RESPONSES).exists():

@@ -52,7 +52,7 @@ class Task(dict[str, Any]):
         inputs: the shard's rows, or None for a task type without rows (training).
         report: progress, log lines and metrics go here.
         run_id, stage, shard, of, attempt: which attempt this is.
-        parts: True asks for the item files (`items-*.jsonl`) also for few rows, because a `gather` will merge them.
+        parts: True asks for item files (`items-*.jsonl`) whatever the number of rows: a `gather` will copy them.
     """
 
     def __init__(

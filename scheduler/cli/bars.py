@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from scheduler.runs import RunStatus
 
 BAR_WIDTH = 28
+LEAST_ROWS = 5
+ROWS_LEFT_FREE = 4
+URGENCY = {"running": 0, "failed": 1, "queued": 2}
 
 
 class _MarkColumn(SpinnerColumn):
@@ -45,14 +48,26 @@ class Bars:
 
     def show(self, status: RunStatus) -> None:
         begun = status.run.started is not None
+        shown = self._fitting(status.stages)
         for stage in status.stages:
             bar = self._bars.get(stage.name)
             if bar is None:
                 bar = self._bars[stage.name] = self.progress.add_task(stage.name, state="queued", words="", total=1)
             total, done = _length(stage)
             self.progress.update(
-                bar, total=total, completed=done, state=str(stage.state), words=_words(stage, begun=begun)
+                bar,
+                total=total,
+                completed=done,
+                state=str(stage.state),
+                words=_words(stage, begun=begun),
+                visible=stage.name in shown,
             )
+
+    def _fitting(self, stages: tuple[StageRecord, ...]) -> set[str]:
+        """The stages whose bars fit on the screen: what runs or failed, then what comes next, then what is over."""
+        room = max(LEAST_ROWS, self.progress.console.height - ROWS_LEFT_FREE)
+        urgent = sorted(stages, key=lambda stage: URGENCY.get(stage.state, len(URGENCY)))
+        return {stage.name for stage in urgent[:room]}
 
 
 def _length(stage: StageRecord) -> tuple[float | None, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,9 +11,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def one_interrupt() -> Iterator[None]:
+def one_interrupt() -> Iterator[Callable[[], None]]:
     """Within it the first SIGINT, SIGTERM or SIGHUP raises KeyboardInterrupt and later ones do nothing.
 
+    It gives a function after whose call none raises any more: for when what is left to do is cleaning up.
     A signal that the parent process had us ignore (nohup) stays ignored.
     """
     heard = False
@@ -24,12 +25,16 @@ def one_interrupt() -> Iterator[None]:
             heard = True
             raise KeyboardInterrupt
 
+    def no_more() -> None:
+        nonlocal heard
+        heard = True
+
     before = {each: signal.getsignal(each) for each in _SIGNALS}
     for each, handler in before.items():
         if handler is not signal.SIG_IGN:
             signal.signal(each, interrupt)
     try:
-        yield
+        yield no_more
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

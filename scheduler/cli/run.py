@@ -44,10 +44,15 @@ def run(
         mloc run --json pipeline.yaml | jq -r .result
     """
     from scheduler.cli.interrupts import one_interrupt
+    from scheduler.embedded import EmbeddedStack
 
-    with one_interrupt():
+    with one_interrupt() as no_more_interrupts:
         workflow, text, queues = _checked(spec)
-        code = _run_embedded(workflow, text, queues, concurrency=concurrency, spec=spec, as_json=as_json)
+        with EmbeddedStack(queues, concurrency=concurrency) as stack:
+            try:
+                code = _run_on(stack, workflow, text, spec=spec, as_json=as_json)
+            finally:
+                no_more_interrupts()
     if code:
         raise typer.Exit(code)
 
@@ -73,25 +78,22 @@ def _checked(spec: Path) -> tuple[Workflow, str, tuple[str, ...]]:
     return workflow, text, tuple(queue.name for queue in queues)
 
 
-def _run_embedded(
-    workflow: Workflow, text: str, queues: tuple[str, ...], *, concurrency: int | None, spec: Path, as_json: bool
-) -> int:
+def _run_on(stack: EmbeddedStack, workflow: Workflow, text: str, *, spec: Path, as_json: bool) -> int:
+    """Submit, follow, report; returns the exit code."""
     from mloc_tasks.ledger import Ledger
     from mloc_tasks.settings import get_settings
     from scheduler.cli.follow import follow
-    from scheduler.embedded import EmbeddedStack
     from scheduler.submit import submit
 
     submitted: Run | None = None
-    with EmbeddedStack(queues, concurrency=concurrency) as stack:
-        try:
-            settings = get_settings()  # the stack's own Redis is in them now
-            submitted = submit(workflow, text=text, ledger=Ledger.connect(settings), settings=settings)
-            status = follow(submitted, check=stack.check)
-            return _report(submitted, status, stack, spec=spec, as_json=as_json)
-        except KeyboardInterrupt:
-            _cancel(submitted)
-            return INTERRUPTED
+    try:
+        settings = get_settings()  # the stack's own Redis is in them now
+        submitted = submit(workflow, text=text, ledger=Ledger.connect(settings), settings=settings)
+        status = follow(submitted, check=stack.check)
+        return _report(submitted, status, stack, spec=spec, as_json=as_json)
+    except KeyboardInterrupt:
+        _cancel(submitted)
+        return INTERRUPTED
 
 
 def _cancel(submitted: Run | None) -> None:
@@ -138,16 +140,16 @@ def _print_next(run: Run, status: RunStatus, spec: Path) -> None:
     took = duration(elapsed(status.run.created, status.run.ended))
     console.print(f"\nDone in {took}. Results:")
     console.print(f"  {_result_place(run)}", soft_wrap=True)
-    for stage in status.stages[:MOST_PLACES]:
-        if stage.result is not None:
-            console.print(f"  {place(run.location(stage))}/", soft_wrap=True)
     if len(status.stages) > MOST_PLACES:
-        console.print(f"  ... and {len(status.stages) - MOST_PLACES} more stages", style="dim")
+        console.print(f"  {place(run.store.url_of(run.id))}/STAGE/ of each stage", soft_wrap=True)
+    else:
+        for stage in status.stages:
+            if stage.result is not None:
+                console.print(f"  {place(run.location(stage))}/", soft_wrap=True)
     console.print(
         f"Next: `mloc plan {spec}` shows how it runs; with Redis and workers (`mloc worker`), "
         f"`mloc submit {spec}` sends it to a fleet.",
         style="dim",
-        soft_wrap=True,
     )
 
 

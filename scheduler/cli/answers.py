@@ -69,9 +69,8 @@ def _print_item(console: Console, item: dict[str, Any], width: int) -> None:
     if item.get("ok") is False:
         _print_indented(console, f"failed: {_safe(str(item.get('error', '')))}", "red", first=indent, rest=indent)
         return
-    if answer != prompt:  # an echo says it once
-        end = " (cut at max_tokens)" if item.get("finish_reason") == "length" else ""
-        _print_indented(console, (cut(answer, **ANSWER) or "(empty)") + end, "", first=indent, rest=indent)
+    end = " (cut at max_tokens)" if item.get("finish_reason") == "length" else ""
+    _print_indented(console, (cut(answer, **ANSWER) or "(empty)") + end, "", first=indent, rest=indent)
 
 
 def _print_indented(console: Console, text: str, style: str, *, first: str, rest: str) -> None:

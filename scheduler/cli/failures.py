@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import mloc_tasks.errors
 
 if TYPE_CHECKING:
-    from mloc_tasks.ledger import Failure
+    from mloc_tasks.ledger import Failure, StageRecord
     from scheduler.runs import RunStatus
 
 LOG_LINES = 30
@@ -20,30 +20,41 @@ def print_failures(status: RunStatus, *, log_tail: str = "") -> None:
     from scheduler.cli.terminal import clean, notices
 
     console = notices()
-    failures = [stage.error for stage in status.stages if stage.error is not None]
-    if not failures and status.run.error is not None:
-        failures = [status.run.error]
+    failures = _failures(status)
     console.print()
-    for failure in failures:
-        _print_failure(failure)
+    for failure, stage in failures:
+        _print_failure(failure, stage)
     if not failures:
         console.print(f"Run {status.run.id} is {status.state}.", soft_wrap=True)
     skipped = [stage.name for stage in status.stages if stage.state == "skipped"]
     if skipped:
         console.print(f"not run because of it: {', '.join(skipped)}", style="dim", soft_wrap=True)
-    if log_tail and any(_is_unexpected(failure) for failure in failures):
+    if log_tail and any(_is_unexpected(failure) for failure, _ in failures):
         console.print("\nfrom the worker's log:", style="dim")
         for line in _telling_lines(clean(log_tail)):
             console.print(f"  {line}", style="dim", soft_wrap=True)
 
 
-def _print_failure(failure: Failure) -> None:
+def _failures(status: RunStatus) -> list[tuple[Failure, StageRecord | None]]:
+    """Each stage's failure; of a sharded stage that of the shard which failed first, as far as the run knows it."""
+    first = status.run.error
+    failures: list[tuple[Failure, StageRecord | None]] = [
+        (first if first and first.stage == stage.name else stage.error, stage)
+        for stage in status.stages
+        if stage.error is not None
+    ]
+    return failures or ([(first, None)] if first is not None else [])
+
+
+def _print_failure(failure: Failure, stage: StageRecord | None) -> None:
     from scheduler.cli.boundary import show_error
 
     show_error(f"stage {failure.stage} failed: {failure.message}" if failure.stage else failure.message, failure.hint)
     place = [f"shard {failure.shard}"] if failure.shard else []
     place += [f"attempt {failure.attempt}"] if failure.attempt else []
     place += [f"worker {failure.worker}"] if failure.worker else []
+    if stage is not None and stage.scattered and stage.shards_failed:
+        place.append(f"{stage.shards_failed:,} of {stage.shards or 0:,} shards failed")
     if place:
         from scheduler.cli.terminal import notices
 

@@ -61,8 +61,9 @@ class Slow(Executor):
 
 
 def slow_spec(params: str) -> str:
-    """A spec of one stage of the executor `slow`."""
+    """A spec of one stage of the executor `slow`, in two shards."""
     return (
         "apiVersion: mloc/v1\nkind: Workflow\nmetadata: {name: slow}\n"
-        f"spec: {{taskType: slow, data: {{type: list, items: [a]}}, params: {params}}}\n"
+        "spec:\n  taskType: slow\n  data: {type: list, items: [a, b]}\n  parallel: {enabled: true, shard_size: 1}\n"
+        f"  params: {params}\n"
     )

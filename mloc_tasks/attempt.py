@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mloc_tasks.artifacts.disk import disk_error
 from mloc_tasks.capabilities import shortfalls
 from mloc_tasks.errors import BrokerError, ExecutionError, IllegalTransitionError, MlocError, StaleAttemptError
 from mloc_tasks.ledger import Claim, ClaimStatus, Failure, ShardRecord, StageJob, StageResult, State
@@ -146,14 +147,12 @@ def _claim(place: Workplace, job: StageJob, shard: str, *, task_id: str, worker:
 
 def _record_failure(attempt: Attempt, error: Exception) -> Outcome:
     job, record, ledger = attempt.job, attempt.record, attempt.place.ledger
+    if isinstance(error, OSError) and error.errno in OUT_OF_SPACE:
+        error = disk_error(error, attempt.place.settings.scratch_dir or attempt.place.store.url)
     retryable = getattr(error, "retryable", False) or isinstance(error, (ConnectionError, TimeoutError, MemoryError))
     known = isinstance(error, MlocError)
     message = str(error) if known else f"{type(error).__name__}: {error}"
     hint = getattr(error, "hint", "")
-    if isinstance(error, OSError) and error.errno in OUT_OF_SPACE:
-        known = retryable = True
-        message = f"no space left for the outputs under {attempt.place.settings.scratch_dir or attempt.place.store.url}"
-        hint = "free space there, or set RESULTS_DIR or MLOC_SCRATCH_DIR to a larger disk, then submit again"
     failure = Failure(
         message=message,
         type=type(error).__name__,

@@ -159,7 +159,8 @@ def _require_all(records: list[ShardRecord]) -> None:
     failed = [record for record in records if record.error is not None]
     if failed:
         first = failed[0]
-        raise ExecutionError(f"{len(failed)} of {len(records)} shards failed; the first is {first.error}")
+        hint = first.error.hint if first.error else ""
+        raise ExecutionError(f"{len(failed)} of {len(records)} shards failed; the first is {first.error}", hint=hint)
     missing = [record.shard for record in records if not record.state.is_success]
     if missing:
         raise ExecutionError(f"{len(missing)} of {len(records)} shards were not run, among them shard {missing[0]}")

@@ -104,7 +104,9 @@ class LocalWorker:
             *("-Q", ",".join(self._queues), "-c", str(self._children), "-l", os.environ.get("LOG_LEVEL", "INFO")),
             *("--without-gossip", "--without-mingle", "--without-heartbeat", *self._options),
         ]
-        self._process = _spawn(command, self._log, {**defaults, **os.environ})
+        # Its temporary files go with its log's folder, whatever ends it.
+        env = {**defaults, **os.environ, "TMPDIR": str(self._log.parent)}
+        self._process = _spawn(command, self._log, env)
 
     def check(self) -> None:
         """Raise WorkerDiedError when the worker has ended."""
@@ -113,16 +115,17 @@ class LocalWorker:
                 f"the worker ended with exit code {self._process.returncode}; the end of its log:\n{self.log_tail}"
             )
 
-    def stop(self) -> None:
+    def stop(self, *, idle: bool = False) -> None:
+        """End it: asked first, so that running shards can clean up; an `idle` one is ended at once."""
         if self._process is not None:
-            _end(self._process, signal.SIGQUIT)
+            _end(self._process, signal.SIGKILL if idle else signal.SIGQUIT)
             self._process = None
 
 
 class EmbeddedStack:
     """A private Valkey, and one worker that serves `queues`.
 
-    On entering, `REDIS_URL` of this process is set to that Valkey, so that whatever is submitted from here goes to it.
+    Left without an exception it takes the worker to be idle. On entering, `REDIS_URL` of this process is set to that Valkey, so that whatever is submitted from here goes to it.
     """
 
     def __init__(self, queues: Sequence[str], *, concurrency: int | None = None) -> None:
@@ -140,12 +143,14 @@ class EmbeddedStack:
             reset_settings()
             self._worker.start()
         except BaseException:
-            self._stop()
+            self._stop(idle=True)
             raise
         return self
 
-    def __exit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._stop()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop(idle=kind is None)
 
     @property
     def log_tail(self) -> str:
@@ -156,8 +161,8 @@ class EmbeddedStack:
         """Raise WorkerDiedError when the worker has ended."""
         self._worker.check()
 
-    def _stop(self) -> None:
-        self._worker.stop()
+    def _stop(self, *, idle: bool) -> None:
+        self._worker.stop(idle=idle)
         self._valkey.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._url_before is None:

@@ -38,7 +38,7 @@ def disk_error(error: OSError, path: str | os.PathLike[str]) -> StoreError:
         return StoreUnavailableError(f"{where}: {error}", hint="check the disk or the network mount that holds it")
     if error.errno in _NO_ACCESS:
         return StoreError(f"no access to {where}: {error}", hint="give this process's user the right to write there")
-    return StoreError(f"{where}: {error}")
+    return StoreError(f"{where}: {error}", hint="check that this path is a directory that can be made and written")
 
 
 def _space_of(where: str) -> str:

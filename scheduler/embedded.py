@@ -125,7 +125,8 @@ class LocalWorker:
 class EmbeddedStack:
     """A private Valkey, and one worker that serves `queues`.
 
-    Left without an exception it takes the worker to be idle. On entering, `REDIS_URL` of this process is set to that Valkey, so that whatever is submitted from here goes to it.
+    On entering, `REDIS_URL` of this process is set to that Valkey, so that whatever is submitted from here goes to it.
+    Left without an exception, it takes the worker to be idle and ends it at once.
     """
 
     def __init__(self, queues: Sequence[str], *, concurrency: int | None = None) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import random
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mloc_tasks.artifacts.disk import disk_error
@@ -20,6 +21,8 @@ logger = logging.getLogger("mloc.attempt")
 
 MAX_BACKOFF_SEC = 600.0
 HAND_BACK_SEC = (1.0, 60.0)  # delay of the first and at most of each later hand-back by an unfit worker
+BUSY_SEC = (1.0, 30.0)  # delay before a copy of a running shard's message is looked at again: the first, and at most
+SURE_OF_CLAIM_SHARE = 0.15  # of the visibility timeout; see worker/visibility.py for how long a lease lasts
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -32,11 +35,21 @@ class Attempt:
     record: ShardRecord
     whole: bool
     report: RunReporter
+    begun: float = field(default_factory=time.monotonic)
 
     @property
     def prefix(self) -> str:
         """Where the attempt's artifacts go in the store."""
         return f"{self.job.run_id}/{self.job.stage}/{self.record.shard}/{self.record.attempt}"
+
+    def require_claim(self) -> None:
+        """Raise StaleAttemptError when another attempt has taken the shard over, before anything is written for it."""
+        job, record = self.job, self.record
+        # So soon after the claim the worker's lease cannot have run out: nobody has taken over.
+        if time.monotonic() - self.begun < self.place.settings.visibility_timeout_sec * SURE_OF_CLAIM_SHARE:
+            return
+        if not self.place.ledger.holds(job.run_id, job.stage, record.shard, attempt=record.attempt):
+            raise StaleAttemptError(f"{self.prefix}: a newer attempt has taken over; nothing of this one is stored")
 
 
 Work = Callable[[Attempt], StageResult | None]
@@ -81,6 +94,10 @@ def run_attempt(
     if claim.status is ClaimStatus.SETTLED and record is not None:
         failed = str(record.error) if record.error else ""
         return Outcome(verdict=Verdict.SETTLED, state=record.state, failed=failed)
+    if claim.status is ClaimStatus.BUSY and record is not None:
+        # Kept in circulation: should the holder vanish, this copy is the one that takes over.
+        delay = min(BUSY_SEC[1], BUSY_SEC[0] * 2.0**returns)
+        return Outcome(verdict=Verdict.AGAIN, delay=delay, why=f"{record.worker} holds it")
     if claim.status is not ClaimStatus.CLAIMED or record is None:
         return Outcome(verdict=Verdict.DROPPED, why=f"{run_id}/{stage}[{shard}] is {claim.status}")
     report = RunReporter(ledger, run_id, stage, shard, record.attempt)
@@ -91,6 +108,7 @@ def run_attempt(
         return _work_and_commit(attempt, work)
     except StaleAttemptError as error:
         logger.warning("%s", error)
+        place.store.delete(attempt.prefix)
         return Outcome(verdict=Verdict.DROPPED, why=str(error))
 
 

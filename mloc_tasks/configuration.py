@@ -14,6 +14,8 @@ PRIORITIES = 10  # a spec's priority: 0 (low) to 9
 # Above the longest stage: a chord whose parts expire between two results hangs for good.
 CHORD_EXPIRES_SEC = 30 * DAY_SEC
 DEFAULT_QUEUE = "cpu"
+RESTORE_INTERVAL_SEC = 2.0
+RESTORE_MUTEX_SEC = 10
 
 
 def broker_priority(priority: int) -> int:
@@ -25,7 +27,12 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     """Celery's configuration; each line that is not a default says why in `docs/` of Celery or beside it."""
     transport: dict[str, Any] = {
         "global_keyprefix": settings.prefix,
+        # Short, because each worker renews what it holds (worker/visibility.py); looked at often; and never held up for
+        # minutes by a worker that died while it looked.
         "visibility_timeout": settings.visibility_timeout_sec,
+        "unacked_restore_interval": min(RESTORE_INTERVAL_SEC, settings.visibility_timeout_sec / 4),
+        "unacked_restore_throttle": 1,
+        "unacked_mutex_expire": RESTORE_MUTEX_SEC,
         "queue_order_strategy": "priority",
         "priority_steps": list(range(PRIORITIES)),
         "socket_connect_timeout": 5,
@@ -74,7 +81,7 @@ def sending_app(settings: Settings) -> Celery:
 
 
 @lru_cache(maxsize=4)
-def _sending_app(url: str, prefix: str, visibility_timeout_sec: int) -> Celery:
+def _sending_app(url: str, prefix: str, visibility_timeout_sec: float) -> Celery:
     client = Celery("mloc-client", set_as_current=False)
     settings = Settings(redis_url=url, prefix=prefix, visibility_timeout_sec=visibility_timeout_sec)
     client.conf.update(celery_settings(settings))

@@ -96,11 +96,11 @@ class Settings(BaseSettings):
     prefix: str = Field(
         default="mloc:", validation_alias=_named("MLOC_PREFIX"), description="Prefix of every key in Redis"
     )
-    visibility_timeout_sec: int = Field(
-        default=DAY_SEC,
-        gt=0,
+    visibility_timeout_sec: float = Field(
+        default=60.0,
+        ge=1,
         validation_alias=_named("MLOC_VISIBILITY_TIMEOUT_SEC"),
-        description="Seconds until a message that nobody acknowledged is delivered again; above the longest stage",
+        description="Seconds after which the work of a worker that vanished goes to the others; the same for all",
     )
     retention_days: float = Field(
         default=30.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery, Signature, chord
@@ -15,6 +16,13 @@ JOIN = "mloc.join"
 FINISH = "mloc.finish"
 
 FIRST = 9  # priority of what ends a stage or a run: it is short, and others wait for it
+
+
+def shard_name(task: str, args: Sequence[Any]) -> tuple[str, str, str] | None:
+    """The (run, stage, shard) that a message is about; None for one that makes no attempt."""
+    if task == SHARD:
+        return args[0], args[1], str(args[2])
+    return (args[0], args[1], task.removeprefix("mloc.")) if task in (SCATTER, GATHER) else None
 
 
 def _signature(app: Celery, name: str, args: tuple[Any, ...], *, queue: str, priority: int, shown: str) -> Signature:

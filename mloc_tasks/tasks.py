@@ -24,6 +24,7 @@ class ShardTask(Task):  # type: ignore[misc]  # celery ships no types
 
     Request = "mloc_tasks.worker.request:RunRequest"
     abstract = True
+    default_retry_delay = 0  # after a lost pool child; Celery's own waits three minutes
     max_retries = None  # the ledger's count of attempts is the bound, also when the worker dies each time
 
     def attempt(self, run_id: str, stage: str, shard: str, work: Work) -> Outcome:

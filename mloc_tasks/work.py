@@ -137,6 +137,7 @@ def _rows(inputs: Inputs | None, record: ShardRecord) -> InputSlice | None:
 
 def _store(attempt: Attempt, spec: StageSpec, out_dir: Path, *, items: int | None) -> StageResult:
     place = attempt.place
+    attempt.require_claim()
     if attempt.whole:
         _drop_unwanted(out_dir, spec.output.artifacts)
         if spec.output.destination is not None:

@@ -38,6 +38,15 @@ class Keys:
         """Sorted set of run ids by time of submission."""
         return f"{self.prefix}runs"
 
+    def lease(self, worker_id: str) -> str:
+        """Exists while a worker renews it: as long as it does, nobody else may take its shards."""
+        return f"{self.prefix}lease:{worker_id}"
+
+    @property
+    def unacked_index(self) -> str:
+        """The broker's own: when each unacknowledged delivery was last seen alive [kombu/transport/redis.py]."""
+        return f"{self.prefix}unacked_index"
+
     @property
     def workers(self) -> str:
         """Set of worker ids seen lately."""

@@ -212,7 +212,7 @@ class Ledger:
         `whole` says that the shard's end is the stage's end. `holder` names the process and thread; `takeover` is the
         number of an attempt known to be dead, whose shard is taken though its worker still gives signs of life.
         """
-        args = [stage, shard, worker, holder, task_id, time.time(), takeover, self.keys.worker(""), self._events_kept,
+        args = [stage, shard, worker, holder, task_id, time.time(), takeover, self.keys.lease(""), self._events_kept,
                 int(whole), self._retention_sec]  # fmt: skip
         status, text = self._script("claim", run_id, stage, args)
         record = ShardRecord.from_json(shard, text) if text else None
@@ -270,6 +270,18 @@ class Ledger:
             raise StaleAttemptError(f"{where}: a newer attempt has taken over; nothing of this one is recorded")
         if answer != "ok":
             raise IllegalTransitionError(f"{where}: the shard is {answer} already; it cannot become {state}")
+
+    def abandon(self, run_id: str, stage: str, shard: str, *, task_id: str, worker: str) -> bool:
+        """Give up the claim that a process of `worker` died with; says whether there was one. The attempt counts."""
+        args = [stage, shard, task_id, worker, time.time(), self._events_kept]
+        return bool(self._script("abandon", run_id, stage, args) == "ok")
+
+    def holds(self, run_id: str, stage: str, shard: str, *, attempt: int) -> bool:
+        """Whether an attempt is still the one that may write for its shard."""
+        with broker_errors(self._shown_url):
+            text = self.client.hget(self.keys.shards(run_id, stage), shard)
+        record = ShardRecord.from_json(shard, text) if text else None
+        return record is not None and record.attempt == attempt and bool(record.holder)
 
     def open_shards(self, run_id: str, stage: str, *, attempt: int, slices: Iterable[ShardSlice], rows: int) -> int:
         """Record the shards that a scattered stage is split into; returns how many. Raises `StaleAttemptError`."""

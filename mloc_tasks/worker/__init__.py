@@ -14,8 +14,9 @@ CELERYS_DEFAULT_LEVEL = logging.WARNING
 def install(app: Celery) -> None:
     """Add MLOC's steps to the workers of `app`."""
     from mloc_tasks.worker.registration import Registration
+    from mloc_tasks.worker.visibility import VisibilityHeartbeat
 
-    app.steps["consumer"].add(Registration)
+    app.steps["consumer"].update((Registration, VisibilityHeartbeat))
     after_setup_logger.connect(_use_log_level, weak=False)
 
 

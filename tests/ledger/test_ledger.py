@@ -73,7 +73,7 @@ def states(ledger: Ledger) -> dict[str, State]:
 
 
 def show_alive(ledger: Ledger, worker: str) -> None:
-    ledger.client.set(ledger.keys.worker(worker), "{}")
+    ledger.client.set(ledger.keys.lease(worker), "1")
 
 
 def test_a_new_run_is_queued_with_all_its_stages(ledger: Ledger) -> None:

@@ -1,0 +1,54 @@
+"""Executors that tests of faults need, installed as a plugin: put this folder on PYTHONPATH."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mloc_tasks.data.items import ItemWriter
+from mloc_tasks.executors import Executor, RetryableExecutionError, Task
+
+
+class SlowExecutor(Executor):
+    """Takes `seconds` for each of its rows and gives them back; with `child: true` beside a process of its own."""
+
+    name: ClassVar[str] = "slow"
+    needs_rows: ClassVar[bool] = True
+
+    def run(self, task: Task, out_dir: Path) -> dict[str, Any]:
+        assert task.inputs is not None
+        if task["spec"].get("child"):
+            subprocess.Popen(["sleep", "1000"])
+        with ItemWriter(out_dir, parts=task.parts) as writer:
+            for index, row in enumerate(task.inputs, start=task.inputs.start):
+                time.sleep(task["spec"].get("seconds", 0))
+                writer.write({"index": index, "input": row, "output": f"{row}!", "finish_reason": "stop"})
+                task.report.progress(index + 1 - task.inputs.start, len(task.inputs))
+        return writer.responses(ok=True, model="slow", usage={"num_requests": len(task.inputs)})
+
+
+class CrashExecutor(Executor):
+    """Kills its process in each attempt up to the one named by `survives`; 0: in all."""
+
+    name: ClassVar[str] = "crash"
+
+    def run(self, task: Task, out_dir: Path) -> dict[str, Any]:
+        survives = task["spec"].get("survives", 0)
+        if not survives or task.attempt < survives:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"ok": True, "attempt": task.attempt}
+
+
+class FlakyExecutor(Executor):
+    """Fails in a way that another attempt may cure, until the attempt named by `survives`."""
+
+    name: ClassVar[str] = "flaky"
+
+    def run(self, task: Task, out_dir: Path) -> dict[str, Any]:
+        if task.attempt < task["spec"].get("survives", 1):
+            raise RetryableExecutionError("the network is away")
+        return {"ok": True, "attempt": task.attempt}

@@ -1,0 +1,161 @@
+"""Attempts at shards: claimed, given up, ended. What a worker does to the ledger."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from functools import cached_property, lru_cache
+
+from mloc_tasks.errors import IllegalTransitionError, RunNotFoundError, StaleAttemptError
+from mloc_tasks.ledger.connection import broker_errors
+from mloc_tasks.ledger.records import Claim, ClaimStatus, Failure, ShardRecord, ShardSlice, StageJob, StageResult
+from mloc_tasks.ledger.states import State
+from mloc_tasks.ledger.stream import EventStream
+
+WRITE_BATCH = 1_000
+JOBS_KEPT = 64
+
+
+class Attempts(EventStream):
+    """Claims and commits; each is one atomic step in Redis."""
+
+    @cached_property
+    def stage_job(self) -> Callable[[str, str], StageJob]:
+        """What never changes about a stage, by run and name; kept in memory. Raises `RunNotFoundError`."""
+        return lru_cache(maxsize=JOBS_KEPT)(self._stage_job)
+
+    def _stage_job(self, run_id: str, stage: str) -> StageJob:
+        with broker_errors(self._shown_url):
+            header = self.client.hget(self.keys.run(run_id), "header")
+            body = self.client.hgetall(self.keys.stage(run_id, stage))
+        if not header or not body:
+            raise RunNotFoundError(f"no stage {stage!r} of run {run_id!r} in the ledger")
+        return StageJob(
+            run_id=run_id,
+            stage=stage,
+            header=json.loads(header),
+            document=json.loads(body["document"]),
+            depends_on=tuple(json.loads(body["depends_on"])),
+            scattered=body["scattered"] == "1",
+            queue=body["queue"],
+            priority=int(body["priority"]),
+        )
+
+    def claim(
+        self,
+        run_id: str,
+        stage: str,
+        shard: str,
+        *,
+        worker: str,
+        holder: str,
+        task_id: str,
+        whole: bool,
+        takeover: int = 0,
+    ) -> Claim:
+        """Take a shard for one attempt, atomically.
+
+        `whole` says that the shard's end is the stage's end. `holder` names the process and thread; `takeover` is the
+        number of an attempt known to be dead, whose shard is taken though its worker still gives signs of life.
+        """
+        args = [stage, shard, worker, holder, task_id, time.time(), takeover, self.keys.lease(""), self._events_kept,
+                int(whole), self._retention_sec]  # fmt: skip
+        status, text = self._script("claim", run_id, stage, args)
+        record = ShardRecord.from_json(shard, text) if text else None
+        known = ClaimStatus.__members__.values()
+        return Claim(status=ClaimStatus(status) if status in known else ClaimStatus.SETTLED, shard=record)
+
+    def commit(
+        self,
+        run_id: str,
+        stage: str,
+        shard: str,
+        *,
+        attempt: int,
+        state: State,
+        whole: bool,
+        error: Failure | None = None,
+        result: StageResult | None = None,
+        items: int | None = None,
+    ) -> None:
+        """End an attempt for good. Raises `StaleAttemptError` when a newer attempt has the shard,
+        `IllegalTransitionError` when the shard is over already."""
+        self._commit(run_id, stage, shard, attempt, str(state), whole, error, result, items)
+
+    def release(self, run_id: str, stage: str, shard: str, *, attempt: int, error: Failure) -> None:
+        """End an attempt without settling the shard: another one may claim it. Raises as `commit` does."""
+        self._commit(run_id, stage, shard, attempt, "released", False, error, None, None)
+
+    def _commit(
+        self,
+        run_id: str,
+        stage: str,
+        shard: str,
+        attempt: int,
+        state: str,
+        whole: bool,
+        error: Failure | None,
+        result: StageResult | None,
+        items: int | None,
+    ) -> None:
+        args = [
+            stage,
+            shard,
+            attempt,
+            state,
+            time.time(),
+            error.to_json() if error else "",
+            result.to_json() if result else "",
+            "" if items is None else items,
+            self._events_kept,
+            int(whole),
+        ]
+        answer = self._script("commit", run_id, stage, args)
+        where = f"{run_id}/{stage}[{shard}] attempt {attempt}"
+        if answer in ("stale", "missing"):
+            raise StaleAttemptError(f"{where}: a newer attempt has taken over; nothing of this one is recorded")
+        if answer != "ok":
+            raise IllegalTransitionError(f"{where}: the shard is {answer} already; it cannot become {state}")
+
+    def abandon(self, run_id: str, stage: str, shard: str, *, task_id: str, worker: str) -> bool:
+        """Give up the claim that a process of `worker` died with; says whether there was one. The attempt counts."""
+        args = [stage, shard, task_id, worker, time.time(), self._events_kept]
+        return bool(self._script("abandon", run_id, stage, args) == "ok")
+
+    def holds(self, run_id: str, stage: str, shard: str, *, attempt: int) -> bool:
+        """Whether an attempt is still the one that may write for its shard."""
+        with broker_errors(self._shown_url):
+            text = self.client.hget(self.keys.shards(run_id, stage), shard)
+        record = ShardRecord.from_json(shard, text) if text else None
+        return record is not None and record.attempt == attempt and bool(record.holder)
+
+    def open_shards(self, run_id: str, stage: str, *, attempt: int, slices: Iterable[ShardSlice], rows: int) -> int:
+        """Record the shards that a scattered stage is split into; returns how many. Raises `StaleAttemptError`."""
+        key = self.keys.shards(run_id, stage)
+        count = 0
+        with broker_errors(self._shown_url), self.client.pipeline(transaction=False) as pipe:
+            for rows_of_shard in slices:
+                offset = -1 if rows_of_shard.offset is None else rows_of_shard.offset
+                # Never over a record that is there: another copy of this message may have come first.
+                text = f'{{"state":"queued","slice":[{rows_of_shard.start},{rows_of_shard.stop},{offset}]}}'
+                pipe.hsetnx(key, str(count), text)
+                count += 1
+                if count % WRITE_BATCH == 0:
+                    pipe.execute()
+            pipe.execute()
+        answer = self._script("scatter", run_id, stage, [stage, attempt, time.time(), count, rows, self._events_kept])
+        if answer != "ok":
+            raise StaleAttemptError(f"{run_id}/{stage}: a newer attempt has split this stage")
+        return count
+
+    def shard_count(self, run_id: str, stage: str) -> int:
+        """How many shards the stage has; 0 while that is not decided."""
+        with broker_errors(self._shown_url):
+            return int(self.client.hget(self.keys.stage(run_id, stage), "shards") or 0)
+
+    def note_unfit(self, run_id: str, stage: str, text: str) -> None:
+        """Record why a worker handed the stage back, for `mloc status`."""
+        with broker_errors(self._shown_url):
+            self.client.hset(self.keys.stage(run_id, stage), "unfit", text)
+        self.emit(run_id, "unfit", stage=stage, data={"message": text})

@@ -32,9 +32,13 @@ class WorkerDiedError(MlocError):
 
 
 class PrivateValkey:
-    """A Valkey on a Unix socket in `folder`, which must exist and belong to the caller. `url` is its REDIS_URL."""
+    """A Valkey on a Unix socket in `folder`, which must exist and belong to the caller. `url` is its REDIS_URL.
 
-    def __init__(self, folder: Path) -> None:
+    `options` are further arguments of the server; they win over what stands here.
+    """
+
+    def __init__(self, folder: Path, *, options: Sequence[str] = ()) -> None:
+        self._options = tuple(options)
         self._socket = folder / "valkey.sock"
         self._log = folder / "valkey.log"
         self.url = f"unix://{self._socket}"
@@ -51,13 +55,18 @@ class PrivateValkey:
             "appendonly": "no",
             "logfile": str(self._log),
         }
-        command = [str(server_binary()), *(word for key, value in arguments.items() for word in (f"--{key}", value))]
-        self._process = _spawn(command, self._log, os.environ)
+        words = (word for key, value in arguments.items() for word in (f"--{key}", value))
+        self._process = _spawn([str(server_binary()), *words, *self._options], self._log, os.environ)
         deadline = time.monotonic() + SERVER_START_SEC
         while not _answers(self._socket):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise ConfigError(f"the embedded Valkey did not start:\n{_tail(self._log)}")
             time.sleep(0.01)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def stop(self) -> None:
         if self._process is not None:

@@ -92,8 +92,7 @@ def run_attempt(
     claim = _claim(place, job, shard, task_id=task_id, worker=worker, whole=whole and shard != "scatter")
     record = claim.shard
     if claim.status is ClaimStatus.SETTLED and record is not None:
-        failed = str(record.error) if record.error else ""
-        return Outcome(verdict=Verdict.SETTLED, state=record.state, failed=failed)
+        return _settled(record)
     if claim.status is ClaimStatus.BUSY and record is not None:
         # Kept in circulation: should the holder vanish, this copy is the one that takes over.
         delay = min(BUSY_SEC[1], BUSY_SEC[0] * 2.0**returns)
@@ -106,10 +105,17 @@ def run_attempt(
         if record.attempt > job.retry.max_attempts:
             return _record_failure(attempt, _poison(record))
         return _work_and_commit(attempt, work)
-    except StaleAttemptError as error:
+    except (StaleAttemptError, IllegalTransitionError) as error:
         logger.warning("%s", error)
         place.store.delete(attempt.prefix)
-        return Outcome(verdict=Verdict.DROPPED, why=str(error))
+        now = ledger.shard(run_id, stage, shard)
+        # Settled over its head: by a newer attempt, or timed out in a thread that cannot be killed.
+        return _settled(now) if now and now.state.is_final else Outcome(verdict=Verdict.DROPPED, why=str(error))
+
+
+def _settled(record: ShardRecord) -> Outcome:
+    failed = str(record.error) if record.error else ""
+    return Outcome(verdict=Verdict.SETTLED, state=record.state, failed=failed)
 
 
 def _work_and_commit(attempt: Attempt, work: Work) -> Outcome:

@@ -102,6 +102,18 @@ class Settings(BaseSettings):
         validation_alias=_named("MLOC_VISIBILITY_TIMEOUT_SEC"),
         description="Seconds after which the work of a worker that vanished goes to the others; the same for all",
     )
+    shutdown_grace_sec: float = Field(
+        default=30.0,
+        ge=0,
+        validation_alias=_named("MLOC_SHUTDOWN_GRACE_SEC"),
+        description="Seconds that a worker asked to stop (SIGTERM) lets running shards go on before it hands them back",
+    )
+    cancel_grace_sec: float = Field(
+        default=10.0,
+        ge=0,
+        validation_alias=_named("MLOC_CANCEL_GRACE_SEC"),
+        description="Seconds between SIGTERM and SIGKILL for the processes of a shard that was cancelled or timed out",
+    )
     retention_days: float = Field(
         default=30.0,
         gt=0,

@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache
 from mloc_tasks.errors import IllegalTransitionError, RunNotFoundError, StaleAttemptError
 from mloc_tasks.ledger.connection import broker_errors
 from mloc_tasks.ledger.records import Claim, ClaimStatus, Failure, ShardRecord, ShardSlice, StageJob, StageResult
+from mloc_tasks.ledger.runs import RunRecords
 from mloc_tasks.ledger.states import State
 from mloc_tasks.ledger.stream import EventStream
 
@@ -17,7 +18,7 @@ WRITE_BATCH = 1_000
 JOBS_KEPT = 64
 
 
-class Attempts(EventStream):
+class Attempts(RunRecords, EventStream):
     """Claims and commits; each is one atomic step in Redis."""
 
     @cached_property
@@ -125,9 +126,7 @@ class Attempts(EventStream):
 
     def holds(self, run_id: str, stage: str, shard: str, *, attempt: int) -> bool:
         """Whether an attempt is still the one that may write for its shard."""
-        with broker_errors(self._shown_url):
-            text = self.client.hget(self.keys.shards(run_id, stage), shard)
-        record = ShardRecord.from_json(shard, text) if text else None
+        record = self.shard(run_id, stage, shard)
         return record is not None and record.attempt == attempt and bool(record.holder)
 
     def open_shards(self, run_id: str, stage: str, *, attempt: int, slices: Iterable[ShardSlice], rows: int) -> int:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from mloc_tasks.ledger.attempts import Attempts
 from mloc_tasks.ledger.connection import connect
-from mloc_tasks.ledger.runs import RunRecords
 from mloc_tasks.settings import Settings, get_settings
 
 
-class Ledger(RunRecords, Attempts):
+class Ledger(Attempts):
     """Reads and writes the record of runs.
 
     Every method raises `BrokerError` when Redis does not answer. Times are seconds since the epoch.

@@ -11,6 +11,7 @@ from typing import Any
 from mloc_tasks.capabilities import Requirement
 from mloc_tasks.ledger.states import State
 from mloc_tasks.spec.model.resources import Resources, Retry
+from mloc_tasks.spec.quantities import parse_seconds
 
 SCATTER = "scatter"
 GATHER = "gather"
@@ -210,6 +211,12 @@ class StageJob:
         resources = Resources.model_validate(self.document.get("resources") or {})
         enforce_cpu = bool(self.document.get("enforce_cpu"))
         return Requirement.of(self.document["task_type"], resources, enforce_cpu=enforce_cpu)
+
+    @cached_property
+    def timeout(self) -> float | None:
+        """Seconds that one attempt may take."""
+        value = self.document.get("timeout")
+        return None if value is None else parse_seconds(value)
 
     @cached_property
     def retry(self) -> Retry:

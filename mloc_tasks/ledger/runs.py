@@ -105,12 +105,23 @@ class RunRecords(LedgerCore):
                 if shard not in (SCATTER, GATHER):
                     yield ShardRecord.from_json(shard, text)
 
+    def shard(self, run_id: str, stage: str, shard: str) -> ShardRecord | None:
+        """One shard, `scatter` or `gather`; None where there is none."""
+        with broker_errors(self._shown_url):
+            text = self.client.hget(self.keys.shards(run_id, stage), shard)
+        return ShardRecord.from_json(shard, text) if text else None
+
     def cancel(self, run_id: str) -> State:
         """Ask for the end of a run: what is queued never starts. Returns the run's state now."""
         state = self._script("cancel", run_id, "", [time.time(), self._events_kept])
         if not state:
             self.run(run_id)
         return State(state)
+
+    def cancel_requested(self, run_id: str) -> bool:
+        """Whether somebody has asked for the end of the run."""
+        with broker_errors(self._shown_url):
+            return bool(self.client.hexists(self.keys.run(run_id), "cancel"))
 
     def finish(self, run_id: str) -> State:
         """End a run whose stages are all over; a run that has ended already stays as it is."""

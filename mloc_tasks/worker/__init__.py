@@ -14,9 +14,12 @@ CELERYS_DEFAULT_LEVEL = logging.WARNING
 def install(app: Celery) -> None:
     """Add MLOC's steps to the workers of `app`."""
     from mloc_tasks.worker.registration import Registration
+    from mloc_tasks.worker.shutdown import install_shutdown
     from mloc_tasks.worker.visibility import VisibilityHeartbeat
+    from mloc_tasks.worker.warden import Warden
 
-    app.steps["consumer"].update((Registration, VisibilityHeartbeat))
+    app.steps["consumer"].update((Registration, VisibilityHeartbeat, Warden))
+    install_shutdown()
     after_setup_logger.connect(_use_log_level, weak=False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,11 @@ def start_worker(broker: PrivateValkey, tmp_path: Path) -> Iterator[StartWorker]
     """Starts workers on queue `cpu` by name; all are ended with the test."""
     started: list[LocalWorker] = []
 
-    def start(name: str, *, concurrency: int = 1, **options: Any) -> LocalWorker:
+    def start(name: str, *, concurrency: int = 1, options: Sequence[str] = ()) -> LocalWorker:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         worker = LocalWorker(
-            ("cpu",), log=folder / "worker.log", concurrency=concurrency, options=("-n", f"{name}@test"), **options
+            ("cpu",), log=folder / "worker.log", concurrency=concurrency, options=("-n", f"{name}@test", *options)
         )
         worker.start()
         started.append(worker)

@@ -1,0 +1,135 @@
+"""Ends shards that may not go on: those of a cancelled run, and those past their `timeout`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+from celery import bootsteps
+from celery.worker import state
+
+from mloc_tasks.errors import IllegalTransitionError, MlocError, StaleAttemptError
+from mloc_tasks.ledger import Failure, Ledger, State
+from mloc_tasks.settings import Settings, get_settings
+from mloc_tasks.signatures import shard_name
+
+logger = logging.getLogger("mloc.worker")
+
+LOOK_INTERVAL_SEC = 1.0
+
+
+class Warden(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
+    """Looks at the running shards every second, from the worker's main process.
+
+    What must end gets SIGTERM with all processes that it started, and SIGKILL after `MLOC_CANCEL_GRACE_SEC`. The main
+    process then finds a lost pool child and sends the message again, whose claim the ledger answers: cancelled, or
+    failed by timeout. In a pool of threads nothing can be killed: there a shard ends by itself, and its commit is
+    refused.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        super().__init__(consumer, **options)
+        self._timer: Any = None
+        self._rounds: Rounds | None = None
+
+    def start(self, consumer: Any) -> None:
+        self._rounds = self._rounds or Rounds(get_settings())
+        self._timer = consumer.timer.call_repeatedly(LOOK_INTERVAL_SEC, self._rounds.look)
+
+    def stop(self, consumer: Any) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    shutdown = stop
+
+
+class Rounds:
+    """What the warden remembers from one look to the next: which processes were told to end, and until when."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._ledger = Ledger.connect(settings)
+        self._grace_sec = settings.cancel_grace_sec
+        self._ending: dict[int, tuple[float, list[psutil.Process]]] = {}
+
+    def look(self) -> None:
+        """One round. A ledger that does not answer is asked again in the next."""
+        self._kill_the_late()
+        for request in list(state.active_requests):
+            pid = request.worker_pid
+            if pid is None or not request.time_start or pid in self._ending:
+                continue
+            try:
+                reason = self._reason_to_end(request)
+            except MlocError as error:
+                logger.warning("cannot look after running shards: %s", error)
+                return
+            if reason and pid != os.getpid():
+                logger.warning("ending %s: %s", request.id, reason)
+                self._end(pid)
+
+    def _reason_to_end(self, request: Any) -> str:
+        name = shard_name(request.name, request.args)
+        if name is None:
+            return ""
+        run_id, stage, shard = name
+        if self._ledger.cancel_requested(run_id):
+            return f"run {run_id} was cancelled"
+        timeout = self._ledger.stage_job(run_id, stage).timeout
+        if timeout is None or time.time() - request.time_start < timeout:
+            return ""
+        self._record_timeout(run_id, stage, shard, timeout)
+        return f"{stage}[{shard}] has run for more than its timeout of {timeout:g} seconds"
+
+    def _record_timeout(self, run_id: str, stage: str, shard: str, timeout: float) -> None:
+        """Before the process ends, so that the message that comes back is answered with the failure."""
+        record = self._ledger.shard(run_id, stage, shard)
+        job = self._ledger.stage_job(run_id, stage)
+        if record is None or record.state is not State.RUNNING:
+            return
+        failure = Failure(
+            message=f"timed out: still running after {timeout:g} seconds",
+            type="TimeoutError",
+            hint="raise spec.timeout, or split the work with spec.parallel",
+            stage=stage,
+            shard=shard,
+            attempt=record.attempt,
+            worker=record.worker,
+        )
+        whole = not (job.scattered and shard.isdigit())
+        with contextlib.suppress(StaleAttemptError, IllegalTransitionError):  # it ended in this very moment
+            self._ledger.commit(
+                run_id, stage, shard, attempt=record.attempt, state=State.FAILED, whole=whole, error=failure
+            )
+
+    def _end(self, pid: int) -> None:
+        processes = list(process_tree(pid))
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        self._ending[pid] = (time.monotonic() + self._grace_sec, processes)
+
+    def _kill_the_late(self) -> None:
+        for pid, (deadline, processes) in list(self._ending.items()):
+            alive = [process for process in processes if process.is_running()]
+            if not alive:
+                del self._ending[pid]
+            elif time.monotonic() > deadline:
+                for process in alive:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
+
+
+def process_tree(pid: int) -> Iterator[psutil.Process]:
+    """A process and all that it started, directly or not, the latest first."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        yield from reversed(root.children(recursive=True))
+        yield root

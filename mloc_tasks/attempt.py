@@ -14,6 +14,7 @@ from mloc_tasks.artifacts.disk import disk_error
 from mloc_tasks.capabilities import shortfalls
 from mloc_tasks.errors import BrokerError, ExecutionError, IllegalTransitionError, MlocError, StaleAttemptError
 from mloc_tasks.ledger import Claim, ClaimStatus, Failure, ShardRecord, StageJob, StageResult, State
+from mloc_tasks.logtail import attempt_log
 from mloc_tasks.reporting import RunReporter
 from mloc_tasks.workplace import Workplace, holder, holder_is_gone
 
@@ -99,6 +100,7 @@ def run_attempt(
         return Outcome(verdict=Verdict.AGAIN, delay=delay, why=f"{record.worker} holds it")
     if claim.status is not ClaimStatus.CLAIMED or record is None:
         return Outcome(verdict=Verdict.DROPPED, why=f"{run_id}/{stage}[{shard}] is {claim.status}")
+    attempt_log().clear()
     report = RunReporter(ledger, run_id, stage, shard, record.attempt)
     attempt = Attempt(place=place, job=job, record=record, whole=whole, report=report)
     try:
@@ -177,6 +179,7 @@ def _record_failure(attempt: Attempt, error: Exception) -> Outcome:
     known = isinstance(error, MlocError)
     message = str(error) if known else f"{type(error).__name__}: {error}"
     hint = getattr(error, "hint", "")
+    logger.error("%s: %s", attempt.prefix, message, exc_info=None if known else error)
     failure = Failure(
         message=message,
         type=type(error).__name__,
@@ -186,8 +189,8 @@ def _record_failure(attempt: Attempt, error: Exception) -> Outcome:
         attempt=record.attempt,
         worker=record.worker,
         retryable=retryable,
+        log=attempt_log().text(),
     )
-    logger.error("%s", failure, exc_info=None if known else error)
     retry = job.retry
     if retryable and record.attempt < retry.max_attempts:
         ledger.release(job.run_id, job.stage, record.shard, attempt=record.attempt, error=failure)

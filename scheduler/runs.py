@@ -34,6 +34,13 @@ class RunStatus:
     def state(self) -> State:
         return self.run.state
 
+    def slo(self, stage: StageRecord) -> str:
+        """Whether a stage ended within `sloSeconds` of the submission: met, missed, open, or "" where none is set."""
+        if stage.slo_seconds is None:
+            return ""
+        late = (stage.ended or time.time()) - self.run.created > stage.slo_seconds
+        return "missed" if late else "met" if stage.ended else "open"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Artifact:
@@ -127,6 +134,21 @@ class Run:
     def cancel(self) -> State:
         """End the run: nothing that is queued starts any more. Returns the run's state now."""
         return self._ledger.cancel(self.id)
+
+    def resume(self, from_stage: str | None = None) -> tuple[str, ...]:
+        """Run what the run has not done, after its end; with `from_stage` also that stage and all that depends on it.
+
+        Returns the names of the stages that run again. Raises ResumeError where that is none, or the run is going on.
+        """
+        from scheduler.resume import resume
+
+        return resume(self.id, ledger=self._ledger, settings=self._settings, from_stage=from_stage)
+
+    def retry_failed(self) -> tuple[str, ...]:
+        """Run what failed again, and what was skipped because of it; returns and raises as `resume`."""
+        from scheduler.resume import retry_failed
+
+        return retry_failed(self.id, ledger=self._ledger, settings=self._settings)
 
     def artifacts(self) -> list[Artifact]:
         """The files of all finished stages."""

@@ -120,6 +120,7 @@ def _new_run(run_id: str, workflow: Workflow, plan: Plan, text: str) -> NewRun:
             queue=plan.stage(stage.name).queue,
             priority=plan.stage(stage.name).priority,
             scattered=plan.stage(stage.name).scattered,
+            slo_seconds=stage.spec.slo_seconds,
         )
         for stage in workflow.stages
     )

@@ -19,7 +19,7 @@ GATHER = "gather"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """Why an attempt, stage or run failed: the cause and where it happened."""
+    """Why an attempt, stage or run failed: the cause, where it happened, and the last lines that were logged there."""
 
     message: str
     type: str = ""
@@ -29,6 +29,7 @@ class Failure:
     attempt: int = 0
     worker: str = ""
     retryable: bool = False
+    log: str = ""
 
     def to_json(self) -> str:
         return json.dumps({name: getattr(self, name) for name in self.__slots__}, ensure_ascii=False)
@@ -58,6 +59,7 @@ class NewStage:
     queue: str
     priority: int
     scattered: bool
+    slo_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +96,9 @@ class RunRecord:
     result_stage: str
     cancel_requested: bool
     warnings: tuple[str, ...] = ()
+    generation: int = 0  # how often it was resumed
+    resent: float | None = None  # when its messages were last sent again, and how often since it began
+    resends: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +121,8 @@ class StageRecord:
     error: Failure | None
     result: StageResult | None
     unfit: str = ""
+    slo_seconds: float | None = None
+    priority: int = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +151,11 @@ class ShardSlice:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardRecord:
-    """A shard as it stands; `history` holds the attempts that ended without settling it."""
+    """A shard as it stands; `history` holds the attempts that ended without settling it.
+
+    Of a run that was resumed: `generation` in which it was last queued, `base` the attempts before that, `fresh` whether
+    its whole stage is wanted anew, so that no earlier result will do.
+    """
 
     shard: str
     state: State
@@ -155,7 +166,15 @@ class ShardRecord:
     ended: float | None = None
     error: Failure | None = None
     rows: ShardSlice | None = None
+    base: int = 0
+    generation: int = 0
+    fresh: bool = False
     history: tuple[dict[str, Any], ...] = field(default=())
+
+    @property
+    def tries(self) -> int:
+        """The attempts that count against `retry.maxAttempts`."""
+        return self.attempt - self.base
 
     @classmethod
     def from_json(cls, shard: str, text: str) -> ShardRecord:
@@ -172,6 +191,9 @@ class ShardRecord:
             ended=body.get("ended"),
             error=Failure(**error) if error else None,
             rows=ShardSlice(start=rows[0], stop=rows[1], offset=rows[2] if rows[2] >= 0 else None) if rows else None,
+            base=body.get("base", 0),
+            generation=body.get("generation", 0),
+            fresh=body.get("fresh", False),
             history=tuple(body.get("history") or ()),
         )
 

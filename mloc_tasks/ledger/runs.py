@@ -50,6 +50,7 @@ class RunRecords(LedgerCore):
                         "queue": stage.queue,
                         "task_type": stage.document.get("task_type", ""),
                         "priority": stage.priority,
+                        **({} if stage.slo_seconds is None else {"slo_seconds": stage.slo_seconds}),
                         "scattered": int(stage.scattered),
                         **({} if stage.scattered else {"shards": 1}),
                     },
@@ -163,6 +164,9 @@ def _run_record(run_id: str, body: dict[str, str]) -> RunRecord:
         result_stage=body["result_stage"],
         cancel_requested="cancel" in body,
         warnings=tuple(json.loads(body["warnings"])),
+        generation=int(body.get("generation", 0)),
+        resent=_float(body.get("resent")),
+        resends=int(body.get("resends", 0)),
     )
 
 
@@ -184,4 +188,6 @@ def _stage_record(name: str, state: str, body: dict[str, str]) -> StageRecord:
         error=Failure.from_json(body.get("error")),
         result=StageResult.from_json(body.get("result")),
         unfit=body.get("unfit", ""),
+        slo_seconds=_float(body.get("slo_seconds")),
+        priority=int(body["priority"]),
     )

@@ -50,7 +50,7 @@ def stage_document(stage: StageRecord) -> dict[str, Any]:
 
 def status_document(status: RunStatus) -> dict[str, Any]:
     """A run with its stages and what it waits for."""
-    stages = [stage_document(stage) for stage in status.stages]
+    stages = [{**stage_document(stage), "slo": status.slo(stage)} for stage in status.stages]
     return {**run_document(status.run), "stages": stages, "waiting": list(status.waiting)}
 
 

@@ -29,9 +29,11 @@ def print_failures(status: RunStatus, *, log_tail: str = "") -> None:
     skipped = [stage.name for stage in status.stages if stage.state == "skipped"]
     if skipped:
         console.print(f"not run because of it: {', '.join(skipped)}", style="dim", soft_wrap=True)
-    if log_tail and any(_is_unexpected(failure) for failure, _ in failures):
+    unexpected = [failure for failure, _ in failures if _is_unexpected(failure)]
+    log = next((failure.log for failure in unexpected if failure.log), log_tail if unexpected else "")
+    if log:
         console.print("\nfrom the worker's log:", style="dim")
-        for line in _telling_lines(clean(log_tail)):
+        for line in _telling_lines(clean(log)):
             console.print(f"  {line}", style="dim", soft_wrap=True)
 
 

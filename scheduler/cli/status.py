@@ -9,6 +9,7 @@ from scheduler.cli.options import AsJson, RunId
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mloc_tasks.ledger import StageRecord
     from scheduler.runs import RunStatus
 
 
@@ -70,6 +71,13 @@ def _facts(status: RunStatus) -> str:
     return ", ".join(fact for fact in facts if fact)
 
 
+def slo_words(status: RunStatus, stage: StageRecord) -> list[str]:
+    """`slo 60s met`, for a stage that has one."""
+    from scheduler.cli.wording import duration
+
+    return [f"slo {duration(stage.slo_seconds)} {status.slo(stage)}"] if stage.slo_seconds is not None else []
+
+
 def _stage_table(status: RunStatus) -> object:
     from rich.text import Text
 
@@ -86,6 +94,6 @@ def _stage_table(status: RunStatus) -> object:
             stage.task_type,
             stage.queue,
             ", ".join(stage.depends_on) or "-",
-            "  ".join(stage_words(stage)) or "-",
+            "  ".join([*stage_words(stage), *slo_words(status, stage)]) or "-",
         )
     return grid

@@ -107,6 +107,18 @@ def test_attempts_end_where_retry_says(start_worker: StartWorker) -> None:
     assert (error.attempt, error.message) == (2, "the network is away")
 
 
+def test_a_bug_fails_the_run_at_once_with_the_end_of_its_log(start_worker: StartWorker) -> None:
+    start_worker("one")
+    run = submit_yaml(document({"taskType": "buggy"}))
+    assert run.wait(WAIT_SEC) is State.FAILED
+    error = run.status().run.error
+    assert error is not None
+    assert (error.stage, error.shard, error.attempt, error.worker) == ("buggy", "0", 1, "one@test")
+    assert error.message == "ZeroDivisionError: integer division or modulo by zero"
+    assert "about to divide" in error.log
+    assert 'return {"ok": 1 // 0}' in error.log
+
+
 def test_a_worker_that_was_paused_past_its_timeout_can_finish_nothing(
     start_worker: StartWorker, tmp_path: Path
 ) -> None:

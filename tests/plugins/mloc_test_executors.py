@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -52,3 +53,13 @@ class FlakyExecutor(Executor):
         if task.attempt < task["spec"].get("survives", 1):
             raise RetryableExecutionError("the network is away")
         return {"ok": True, "attempt": task.attempt}
+
+
+class BuggyExecutor(Executor):
+    """Logs a line and then meets a bug of its own."""
+
+    name: ClassVar[str] = "buggy"
+
+    def run(self, task: Task, out_dir: Path) -> dict[str, Any]:
+        logging.getLogger("buggy").warning("about to divide")
+        return {"ok": 1 // 0}

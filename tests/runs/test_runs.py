@@ -178,6 +178,14 @@ def test_a_worker_that_falls_short_hands_the_shard_back_and_the_status_says_why(
     assert run.cancel() is State.CANCELLED
 
 
+def test_a_target_time_is_reported_met_or_missed() -> None:
+    stages = [echo("quick", message="x", sloSeconds=600), echo("late", message="y", sloSeconds=0.000001)]
+    run = submit_yaml(document({"stages": stages}))
+    assert run.wait(WAIT_SEC) is State.DONE
+    status = run.status()
+    assert [status.slo(stage) for stage in status.stages] == ["met", "missed"]
+
+
 def test_waiting_too_short_raises_with_the_state() -> None:
     stages = [echo(f"s{number}", data=items(50)) for number in range(30)]
     run = submit_yaml(document({"stages": stages}))

@@ -132,7 +132,7 @@ class Run:
             after = page[-1].id
 
     def cancel(self) -> State:
-        """End the run: nothing that is queued starts any more. Returns the run's state now."""
+        """End the run: what is queued never starts, what runs is ended. Returns the state now; `wait` for the end."""
         return self._ledger.cancel(self.id)
 
     def resume(self, from_stage: str | None = None) -> tuple[str, ...]:

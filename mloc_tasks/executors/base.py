@@ -89,6 +89,7 @@ class Executor(ABC):
         task_types: the `spec.taskType` values it takes.
         light: True when a run takes milliseconds and no memory, so that the worker calls it inline.
         needs_rows: True when the stage has input rows (`data`, `inference.prompts`) that can be sharded.
+        keeps_model: True when the model stays loaded in the process after a run, which workers then show.
         version: part of a stage's fingerprint; change it when outputs change.
         result_fields: top-level names of its `responses.json`; None when they are not known beforehand.
             References of later stages are checked against them.
@@ -98,6 +99,7 @@ class Executor(ABC):
     task_types: ClassVar[tuple[str, ...]] = ()
     light: ClassVar[bool] = False
     needs_rows: ClassVar[bool] = False
+    keeps_model: ClassVar[bool] = False
     version: ClassVar[str] = "1"
     result_fields: ClassVar[frozenset[str] | None] = None
 

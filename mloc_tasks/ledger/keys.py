@@ -30,6 +30,10 @@ class Keys:
     def shards(self, run_id: str, stage: str) -> str:
         return f"{self.run(run_id)}:shards:{stage}"
 
+    def of_stage(self, run_id: str, stage: str) -> tuple[str, str]:
+        """Both keys of a stage."""
+        return self.stage(run_id, stage), self.shards(run_id, stage)
+
     def events(self, run_id: str) -> str:
         return f"{self.run(run_id)}:events"
 
@@ -37,6 +41,10 @@ class Keys:
     def index(self) -> str:
         """Sorted set of run ids by time of submission."""
         return f"{self.prefix}runs"
+
+    def models(self, worker_id: str) -> str:
+        """Hash: process id -> the model that it holds."""
+        return f"{self.prefix}models:{worker_id}"
 
     def lease(self, worker_id: str) -> str:
         """Exists while a worker renews it: as long as it does, nobody else may take its shards."""
@@ -46,6 +54,15 @@ class Keys:
     def unacked_index(self) -> str:
         """The broker's own: when each unacknowledged delivery was last seen alive [kombu/transport/redis.py]."""
         return f"{self.prefix}unacked_index"
+
+    @property
+    def unacked(self) -> str:
+        """The broker's own: the deliveries that nobody has acknowledged yet [kombu/transport/redis.py]."""
+        return f"{self.prefix}unacked"
+
+    def cache(self, fingerprint: str) -> str:
+        """Where the result of a completed stage of that fingerprint lies, as JSON."""
+        return f"{self.prefix}cache:{fingerprint}"
 
     @property
     def workers(self) -> str:
@@ -59,4 +76,4 @@ class Keys:
     def of_run(self, run_id: str, stages: tuple[str, ...]) -> list[str]:
         """Every key that belongs to a run."""
         own = [self.run(run_id), self.states(run_id), self.events(run_id)]
-        return own + [key for stage in stages for key in (self.stage(run_id, stage), self.shards(run_id, stage))]
+        return own + [key for stage in stages for key in self.of_stage(run_id, stage)]

@@ -13,6 +13,7 @@ from typing import Any
 
 import redis
 from celery import bootsteps
+from celery.worker import state
 
 from mloc_tasks import __version__
 from mloc_tasks.capabilities import Capabilities, Requirement, shortfalls
@@ -21,6 +22,7 @@ from mloc_tasks.ledger.connection import connect
 from mloc_tasks.ledger.keys import Keys
 from mloc_tasks.queues import Queue, load_queues
 from mloc_tasks.settings import Settings, get_settings
+from mloc_tasks.signatures import shard_name
 from mloc_tasks.worker.hardware import machine_capabilities
 from mloc_tasks.worker.registry import WorkerInfo, register, unregister
 
@@ -64,9 +66,8 @@ class Registration(bootsteps.StartStopStep):  # type: ignore[misc]  # celery shi
         with connect(settings) as client:
             while True:
                 try:
-                    register(
-                        client, keys, replace(self._info, last_seen=time.time()), ttl_sec=settings.heartbeat_ttl_sec
-                    )
+                    now = replace(self._info, last_seen=time.time(), shards=running_shards())
+                    register(client, keys, now, ttl_sec=settings.heartbeat_ttl_sec)
                 except redis.exceptions.RedisError as error:
                     logger.warning("sign of life not sent, next try in %gs: %s", settings.heartbeat_interval_sec, error)
                 if self._stopping.wait(settings.heartbeat_interval_sec):
@@ -75,6 +76,12 @@ class Registration(bootsteps.StartStopStep):  # type: ignore[misc]  # celery shi
                 unregister(client, keys, self._info.id)
             except redis.exceptions.RedisError as error:
                 logger.warning("not unregistered, the entry expires by itself: %s", error)
+
+
+def running_shards() -> tuple[str, ...]:
+    """What the pool works on, as `run/stage[shard]`."""
+    names = (shard_name(request.name, request.args) for request in list(state.active_requests))
+    return tuple(sorted(f"{name[0]}/{name[1]}[{name[2]}]" for name in names if name))
 
 
 def describe_worker(consumer: Any, settings: Settings) -> WorkerInfo:

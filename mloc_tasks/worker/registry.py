@@ -12,7 +12,10 @@ from mloc_tasks.ledger.keys import Keys
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerInfo:
-    """A live worker. Memory in bytes, times in seconds since the epoch."""
+    """A live worker. Memory in bytes, times in seconds since the epoch.
+
+    `shards` are those that ran at its last sign of life, as `run/stage[shard]`; `models` what its processes hold.
+    """
 
     id: str
     host: str
@@ -27,6 +30,8 @@ class WorkerInfo:
     versions: dict[str, str]
     started: float
     last_seen: float
+    shards: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
 
 
 def register(client: Client, keys: Keys, worker: WorkerInfo, *, ttl_sec: float) -> None:
@@ -37,10 +42,18 @@ def register(client: Client, keys: Keys, worker: WorkerInfo, *, ttl_sec: float) 
         pipe.execute()
 
 
+def note_model(client: Client, keys: Keys, worker_id: str, *, pid: int, model: str, ttl_sec: float) -> None:
+    """Show that a process of the worker holds a model."""
+    with client.pipeline(transaction=False) as pipe:
+        pipe.hset(keys.models(worker_id), str(pid), model)
+        pipe.pexpire(keys.models(worker_id), int(ttl_sec * 1000))
+        pipe.execute()
+
+
 def unregister(client: Client, keys: Keys, worker_id: str) -> None:
     """Forget a worker that shuts down."""
     with client.pipeline(transaction=False) as pipe:
-        pipe.delete(keys.worker(worker_id))
+        pipe.delete(keys.worker(worker_id), keys.models(worker_id))
         pipe.srem(keys.workers, worker_id)
         pipe.execute()
 
@@ -50,8 +63,22 @@ def live_workers(client: Client, keys: Keys) -> list[WorkerInfo]:
     ids = sorted(client.smembers(keys.workers))
     if not ids:
         return []
-    texts = client.mget([keys.worker(worker_id) for worker_id in ids])
-    return [_parse(text) for text in texts if text]
+    with client.pipeline(transaction=False) as pipe:
+        for worker_id in ids:
+            pipe.get(keys.worker(worker_id))
+            pipe.hvals(keys.models(worker_id))
+        answers = pipe.execute()
+    pairs = zip(answers[::2], answers[1::2], strict=True)
+    return [_parse(text, models) for text, models in pairs if text]
+
+
+def clean_up(client: Client, keys: Keys) -> list[str]:
+    """Forget the workers whose signs of life have stopped; gives their ids."""
+    ids = sorted(client.smembers(keys.workers))
+    gone = [worker_id for worker_id in ids if not client.exists(keys.worker(worker_id))]
+    for worker_id in gone:
+        unregister(client, keys, worker_id)
+    return gone
 
 
 def consumers(workers: Iterable[WorkerInfo]) -> dict[str, int]:
@@ -63,6 +90,7 @@ def consumers(workers: Iterable[WorkerInfo]) -> dict[str, int]:
     return counts
 
 
-def _parse(text: str) -> WorkerInfo:
+def _parse(text: str, models: list[str]) -> WorkerInfo:
     body = json.loads(text)
-    return WorkerInfo(**{**body, "queues": tuple(body["queues"]), "tags": tuple(body["tags"])})
+    lists = {name: tuple(body[name]) for name in ("queues", "tags", "shards")}
+    return WorkerInfo(**{**body, **lists, "models": tuple(sorted(set(models)))})

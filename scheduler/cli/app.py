@@ -8,6 +8,7 @@ import typer
 
 from scheduler.cli.boundary import Commands
 from scheduler.cli.cancel import cancel
+from scheduler.cli.cleanup import cleanup
 from scheduler.cli.doctor import doctor
 from scheduler.cli.fetch import fetch
 from scheduler.cli.fleet import queues, workers
@@ -15,6 +16,7 @@ from scheduler.cli.list_runs import list_runs
 from scheduler.cli.logs import logs
 from scheduler.cli.plan import plan
 from scheduler.cli.result import result
+from scheduler.cli.resume import resume, retry
 from scheduler.cli.run import run
 from scheduler.cli.schema import schema
 from scheduler.cli.status import status
@@ -72,6 +74,8 @@ app.command(rich_help_panel=RUNS)(logs)
 app.command(rich_help_panel=RUNS)(result)
 app.command(rich_help_panel=RUNS)(fetch)
 app.command(rich_help_panel=RUNS)(cancel)
+app.command(rich_help_panel=RUNS)(resume)
+app.command(rich_help_panel=RUNS)(retry)
 
 app.command(rich_help_panel=SPECS)(validate)
 app.command(rich_help_panel=SPECS)(plan)
@@ -83,3 +87,4 @@ app.command(
 )(worker)
 app.command(rich_help_panel=FLEET)(workers)
 app.command(rich_help_panel=FLEET)(queues)
+app.command(rich_help_panel=FLEET)(cleanup)

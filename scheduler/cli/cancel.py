@@ -8,7 +8,7 @@ from scheduler.cli.options import AsJson, RunId
 
 
 def cancel(run: RunId, as_json: AsJson = False) -> None:
-    """Cancel a run: what is queued never starts; what runs already ends first.
+    """Cancel a run: what is queued never starts; what runs is ended within MLOC_CANCEL_GRACE_SEC.
 
     Examples:
 
@@ -27,4 +27,4 @@ def cancel(run: RunId, as_json: AsJson = False) -> None:
     elif state.is_final:
         typer.echo(f"{found.id} is {state}")
     else:
-        typer.echo(f"{found.id} is {state}: what runs ends first, nothing else starts")
+        typer.echo(f"{found.id} is {state}: its running shards are being ended, nothing else starts")

@@ -134,12 +134,14 @@ def _print_workers(found: list[WorkerInfo]) -> None:
     if not found:
         notices().print("no worker lives; start one: mloc worker")
         return
-    grid = table("worker", "queues", "slots", "cpus", "memory", "gpus", "tags", "up", "seen")
+    grid = table("worker", "queues", "slots", "busy", "models", "cpus", "memory", "gpus", "tags", "up", "seen")
     for worker in found:
         grid.add_row(
             worker.id,
             ", ".join(worker.queues),
             f"{worker.concurrency} ({worker.pool})",
+            str(len(worker.shards)),
+            ", ".join(worker.models) or "-",
             "-" if worker.cpu is None else f"{worker.cpu:g}",
             "-" if worker.memory is None else f"{worker.memory / GIB:.3g}Gi",
             worker.gpus or "-",

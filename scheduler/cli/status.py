@@ -50,7 +50,7 @@ def _print_status(console: Console, status: RunStatus) -> None:
     for reason in status.waiting:
         console.print(f"waiting: {reason}", style="yellow", soft_wrap=True)
     if run.cancel_requested and not run.state.is_final:
-        console.print("cancelled: what is running ends first, nothing else starts", style="yellow", soft_wrap=True)
+        console.print("cancelled: running shards are being ended, nothing else starts", style="yellow", soft_wrap=True)
     for text in run.warnings:
         show_warning(text)
     if run.error is not None or any(stage.error for stage in status.stages):

@@ -51,6 +51,7 @@ class TransformersExecutor(Executor):
     name: ClassVar[str] = "transformers"
     task_types: ClassVar[tuple[str, ...]] = ("inference",)
     needs_rows: ClassVar[bool] = True
+    keeps_model: ClassVar[bool] = True
     result_fields: ClassVar[frozenset[str] | None] = frozenset(
         {"ok", "model", "items", "items_failed", "items_total", "items_truncated", "items_parts", "usage"}
     )

@@ -1,0 +1,55 @@
+"""Which workers are said to live, and what of them is shown."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from mloc_tasks.ledger import Ledger
+from mloc_tasks.worker.registry import WorkerInfo, clean_up, live_workers
+from scheduler import submit_yaml
+from tests.durability.conftest import StartWorker, document, rows
+from tests.durability.test_recovery import WAIT_SEC, kill_worker, wait_for_attempt
+
+
+def wait_for_workers(count: int) -> list[WorkerInfo]:
+    ledger = Ledger.connect()
+    deadline = time.monotonic() + WAIT_SEC
+    while len(found := live_workers(ledger.client, ledger.keys)) != count:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+    return found
+
+
+def test_a_worker_registers_with_what_it_has_and_does(start_worker: StartWorker) -> None:
+    start_worker("one", concurrency=2)
+    found = wait_for_workers(1)[0]
+    assert (found.id, found.queues, found.concurrency, found.pool) == ("one@test", ("cpu",), 2, "prefork")
+    assert found.memory is not None
+    assert found.memory > 2**30
+    run = submit_yaml(document({"taskType": "slow", "data": rows(100), "seconds": 0.1}))
+    wait_for_attempt(run, stage="slow")
+    deadline = time.monotonic() + WAIT_SEC
+    while wait_for_workers(1)[0].shards != (f"{run.id}/slow[0]",):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_clean_shutdown_unregisters(start_worker: StartWorker) -> None:
+    worker = start_worker("one")
+    wait_for_workers(1)
+    os.kill(worker.pid, signal.SIGTERM)
+    wait_for_workers(0)
+    ledger = Ledger.connect()
+    assert ledger.client.smembers(ledger.keys.workers) == set()
+
+
+def test_a_killed_worker_expires_and_cleanup_forgets_it(start_worker: StartWorker) -> None:
+    worker = start_worker("one")
+    wait_for_workers(1)
+    kill_worker(worker)
+    wait_for_workers(0)
+    ledger = Ledger.connect()
+    assert clean_up(ledger.client, ledger.keys) == ["one@test"]
+    assert clean_up(ledger.client, ledger.keys) == []

@@ -71,6 +71,7 @@ class Outcome:
     failed: str = ""
     delay: float = 0.0
     why: str = ""
+    repeated: bool = False  # it was over before this message came
 
 
 def run_attempt(
@@ -104,7 +105,7 @@ def run_attempt(
     report = RunReporter(ledger, run_id, stage, shard, record.attempt)
     attempt = Attempt(place=place, job=job, record=record, whole=whole, report=report)
     try:
-        if record.attempt > job.retry.max_attempts:
+        if record.tries > job.retry.max_attempts:
             return _record_failure(attempt, _poison(record))
         return _work_and_commit(attempt, work)
     except (StaleAttemptError, IllegalTransitionError) as error:
@@ -117,7 +118,7 @@ def run_attempt(
 
 def _settled(record: ShardRecord) -> Outcome:
     failed = str(record.error) if record.error else ""
-    return Outcome(verdict=Verdict.SETTLED, state=record.state, failed=failed)
+    return Outcome(verdict=Verdict.SETTLED, state=record.state, failed=failed, repeated=True)
 
 
 def _work_and_commit(attempt: Attempt, work: Work) -> Outcome:
@@ -192,9 +193,9 @@ def _record_failure(attempt: Attempt, error: Exception) -> Outcome:
         log=attempt_log().text(),
     )
     retry = job.retry
-    if retryable and record.attempt < retry.max_attempts:
+    if retryable and record.tries < retry.max_attempts:
         ledger.release(job.run_id, job.stage, record.shard, attempt=record.attempt, error=failure)
-        delay = min(MAX_BACKOFF_SEC, retry.backoff_seconds * 2.0 ** (record.attempt - 1)) * random.uniform(0.5, 1.0)
+        delay = min(MAX_BACKOFF_SEC, retry.backoff_seconds * 2.0 ** (record.tries - 1)) * random.uniform(0.5, 1.0)
         return Outcome(verdict=Verdict.AGAIN, delay=delay, why=str(failure))
     ledger.commit(
         job.run_id,
@@ -210,6 +211,6 @@ def _record_failure(attempt: Attempt, error: Exception) -> Outcome:
 
 def _poison(record: ShardRecord) -> ExecutionError:
     return ExecutionError(
-        f"given up: {record.attempt - 1} attempts were taken and none of them came to an end",
+        f"given up: {record.tries - 1} attempts were taken and none of them came to an end",
         hint="the worker died in each of them, perhaps for want of memory; see its log",
     )

@@ -49,6 +49,10 @@ class StaleAttemptError(MlocError):
     """An attempt came back after a newer one had taken its shard over; nothing of it may be recorded."""
 
 
+class ResumeError(MlocError):
+    """A run that cannot be resumed: it is still going, or nothing of it is left to do."""
+
+
 class UnresolvedReferenceError(MlocError):
     """`${stage.result.PATH}` names something the upstream result does not have."""
 

@@ -45,11 +45,14 @@ def scatter(app: Celery, run_id: str, stage: str, *, queue: str, priority: int) 
     return _signature(app, SCATTER, (run_id, stage), queue=queue, priority=priority, shown=f"{run_id}/{stage}")
 
 
-def shards_and_gather(app: Celery, run_id: str, stage: str, *, of: int, queue: str, priority: int) -> Signature:
-    """What a scatter becomes: all shards, then the gather that merges them."""
-    parts = [shard(app, run_id, stage, number, of=of, queue=queue, priority=priority) for number in range(of)]
+def shards_and_gather(
+    app: Celery, run_id: str, stage: str, *, numbers: Sequence[int], of: int, queue: str, priority: int
+) -> Signature:
+    """What a scatter becomes: the shards `numbers` of all `of`, then the gather that merges all."""
+    parts = [shard(app, run_id, stage, number, of=of, queue=queue, priority=priority) for number in numbers]
     shown = f"{run_id}/{stage}[{of}]"
-    return chord(parts, _signature(app, GATHER, (run_id, stage), queue=queue, priority=FIRST, shown=shown), app=app)
+    gather = _signature(app, GATHER, (run_id, stage), queue=queue, priority=FIRST, shown=shown)
+    return chord(parts, gather, app=app) if parts else gather
 
 
 def join(app: Celery, run_id: str, *, queue: str) -> Signature:

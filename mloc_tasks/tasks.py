@@ -76,8 +76,12 @@ def scatter(self: ShardTask, run_id: str, stage: str) -> Any:
     if outcome.failed or not shards:
         return _pointer(outcome)
     job = ledger.stage_job(run_id, stage)
+    # A stage that was split before (its run was resumed, or this message came twice) goes on with what is not done.
+    numbers = ledger.open_shard_numbers(run_id, stage) if outcome.repeated else range(shards)
     return self.replace(
-        signatures.shards_and_gather(app, run_id, stage, of=shards, queue=job.queue, priority=job.priority)
+        signatures.shards_and_gather(
+            app, run_id, stage, numbers=numbers, of=shards, queue=job.queue, priority=job.priority
+        )
     )
 
 

@@ -39,8 +39,11 @@ class Prepared:
 
 
 @lru_cache(maxsize=STAGES_KEPT)
-def prepare(run_id: str, stage: str) -> Prepared:
-    """Resolve, parse and open a stage, once for all of its shards in this process."""
+def prepare(run_id: str, stage: str, generation: int) -> Prepared:
+    """Resolve, parse and open a stage, once for all of its shards in this process.
+
+    `generation` of the run: when it is resumed, the stage's upstream may give another result than before.
+    """
     place = get_workplace()
     job = place.ledger.stage_job(run_id, stage)
     document = resolve(job.document, lambda name: _result_of(place, run_id, name))
@@ -60,7 +63,7 @@ def has_rows(spec: StageSpec) -> bool:
 def execute(attempt: Attempt) -> StageResult:
     """Run the stage's executor over the shard's rows and store what it wrote."""
     job, record = attempt.job, attempt.record
-    stage = prepare(job.run_id, job.stage)
+    stage = prepare(job.run_id, job.stage, record.generation)
     rows = _rows(stage.inputs, record)
     with attempt.place.scratch() as out_dir:
         task = Task(
@@ -83,7 +86,7 @@ def execute(attempt: Attempt) -> StageResult:
 def split(attempt: Attempt) -> None:
     """Count the stage's rows, without loading them, and open its shards."""
     job, ledger = attempt.job, attempt.place.ledger
-    stage = prepare(job.run_id, job.stage)
+    stage = prepare(job.run_id, job.stage, attempt.record.generation)
     if stage.inputs is None:
         raise ExecutionError(
             f"spec.parallel is enabled, but the stage has no input rows to split ({stage.spec.task_type})",
@@ -109,7 +112,7 @@ def merge(attempt: Attempt) -> StageResult:
     job, place = attempt.job, attempt.place
     records = sorted(place.ledger.shards(job.run_id, job.stage), key=lambda record: int(record.shard))
     _require_all(records)
-    spec = prepare(job.run_id, job.stage).spec
+    spec = prepare(job.run_id, job.stage, attempt.record.generation).spec
 
     def readers() -> Iterator[ItemReader]:
         for record in records:

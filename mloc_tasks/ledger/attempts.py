@@ -133,11 +133,14 @@ class Attempts(RunRecords, EventStream):
         """Record the shards that a scattered stage is split into; returns how many. Raises `StaleAttemptError`."""
         key = self.keys.shards(run_id, stage)
         count = 0
+        with broker_errors(self._shown_url):
+            floor, generation = self.client.hmget(self.keys.stage(run_id, stage), "floor", "generation")
+        resumed = f',"attempt":{floor},"base":{floor},"generation":{generation}' if floor else ""
         with broker_errors(self._shown_url), self.client.pipeline(transaction=False) as pipe:
             for rows_of_shard in slices:
                 offset = -1 if rows_of_shard.offset is None else rows_of_shard.offset
                 # Never over a record that is there: another copy of this message may have come first.
-                text = f'{{"state":"queued","slice":[{rows_of_shard.start},{rows_of_shard.stop},{offset}]}}'
+                text = f'{{"state":"queued","slice":[{rows_of_shard.start},{rows_of_shard.stop},{offset}]{resumed}}}'
                 pipe.hsetnx(key, str(count), text)
                 count += 1
                 if count % WRITE_BATCH == 0:

@@ -27,12 +27,20 @@ class LedgerCore:
             self.client.ping()
 
     def _script(self, name: str, run_id: str, stage: str, args: list[Any]) -> Any:
+        return self._run_script(name, run_id, stage, [], args)
+
+    def _script_on(self, name: str, run_id: str, further_keys: list[str], args: list[Any]) -> Any:
+        """Run a script of the whole run, on further keys of it."""
+        return self._run_script(name, run_id, "", further_keys, args)
+
+    def _run_script(self, name: str, run_id: str, stage: str, further_keys: list[str], args: list[Any]) -> Any:
         keys = [
             self.keys.run(run_id),
             self.keys.states(run_id),
             self.keys.stage(run_id, stage),
             self.keys.shards(run_id, stage),
             self.keys.events(run_id),
+            *further_keys,
         ]
         with broker_errors(self._shown_url):
             return self._scripts.run(name, keys, args)

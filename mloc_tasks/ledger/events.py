@@ -37,6 +37,7 @@ def read_events(client: Any, key: str, *, after: str = FIRST, block_ms: int | No
 
 def follow_events(client: Any, key: str, *, after: str = FIRST) -> Iterator[Event | None]:
     """Events as they come, until the run's last one. Yields None whenever a second passed without any."""
+    over = False
     while True:
         page = read_events(client, key, after=after, block_ms=BLOCK_MS)
         if not page:
@@ -44,5 +45,8 @@ def follow_events(client: Any, key: str, *, after: str = FIRST) -> Iterator[Even
         for event in page:
             after = event.id
             yield event
-            if event.kind == "run" and event.state and State(event.state).is_final:
-                return
+            if event.kind == "run" and event.state:
+                over = State(event.state).is_final
+        # The end of a run that was resumed later is not its last event.
+        if over and not read_events(client, key, after=after):
+            return

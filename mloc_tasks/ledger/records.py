@@ -153,8 +153,8 @@ class ShardSlice:
 class ShardRecord:
     """A shard as it stands; `history` holds the attempts that ended without settling it.
 
-    Of a run that was resumed: `generation` in which it was last queued, `base` the attempts before that, `fresh` whether
-    its whole stage is wanted anew, so that no earlier result will do.
+    Of a run that was resumed: the `generation` in which it was last queued, `base` the attempts before that, `fresh`
+    whether its whole stage is wanted anew, so that no earlier result will do.
     """
 
     shard: str

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mloc_tasks.data.items import ItemWriter
-from mloc_tasks.executors import Executor, RetryableExecutionError, Task
+from mloc_tasks.executors import ExecutionError, Executor, RetryableExecutionError, Task
 
 
 class SlowExecutor(Executor):
@@ -63,3 +63,20 @@ class BuggyExecutor(Executor):
     def run(self, task: Task, out_dir: Path) -> dict[str, Any]:
         logging.getLogger("buggy").warning("about to divide")
         return {"ok": 1 // 0}
+
+
+class GateExecutor(Executor):
+    """Gives its rows back; fails for one named `bad...` as long as the file `gate` does not exist."""
+
+    name: ClassVar[str] = "gate"
+    needs_rows: ClassVar[bool] = True
+
+    def run(self, task: Task, out_dir: Path) -> dict[str, Any]:
+        assert task.inputs is not None
+        with ItemWriter(out_dir, parts=task.parts) as writer:
+            for index, row in enumerate(task.inputs, start=task.inputs.start):
+                if str(row).startswith("bad") and not Path(task["spec"]["gate"]).exists():
+                    raise ExecutionError(f"the gate is closed to {row}")
+                writer.write({"index": index, "input": row, "output": f"{row}!", "finish_reason": "stop"})
+                task.report.progress(index + 1 - task.inputs.start, len(task.inputs))
+        return writer.responses(ok=True, model="gate", usage={"num_requests": len(task.inputs)})

@@ -118,7 +118,9 @@ def test_a_shards_message_does_not_grow_with_the_number_of_shards(app: Celery, a
     ]
 
     def sizes(shards: int) -> list[int]:
-        canvas = signatures.shards_and_gather(app, RUN, "stage", of=shards, queue="inference", priority=4)
+        canvas = signatures.shards_and_gather(
+            app, RUN, "stage", numbers=range(shards), of=shards, queue="inference", priority=4
+        )
         for step in rest:
             canvas = canvas | step.clone()
         return sent_messages(app, canvas)

@@ -20,12 +20,13 @@ if not refusal and #deps > 0 then
   end
   if waiting and not refusal then return {'waiting', raw} end
 end
+if redis.call('HGET', STATES, stage) == 'cancelled' then refusal = 'cancelled' end
 if refusal and shard == 'gather' and refusal == 'skipped' then refusal = nil end  -- it reports what became of the shards
 if refusal then
   rec.state, rec.ended = refusal, tonumber(now)
   raw = cjson.encode(rec)
   redis.call('HSET', SHARDS, shard, raw)
-  if whole then move_stage(maxlen, now, stage, refusal, '{}') end
+  if whole or shard == 'scatter' then move_stage(maxlen, now, stage, refusal, '{}') end
   return {refusal, raw}
 end
 

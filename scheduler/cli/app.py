@@ -15,6 +15,7 @@ from scheduler.cli.fleet import queues, workers
 from scheduler.cli.list_runs import list_runs
 from scheduler.cli.logs import logs
 from scheduler.cli.plan import plan
+from scheduler.cli.reconcile import reconcile
 from scheduler.cli.result import result
 from scheduler.cli.resume import resume, retry
 from scheduler.cli.run import run
@@ -87,4 +88,5 @@ app.command(
 )(worker)
 app.command(rich_help_panel=FLEET)(workers)
 app.command(rich_help_panel=FLEET)(queues)
+app.command(rich_help_panel=FLEET)(reconcile)
 app.command(rich_help_panel=FLEET)(cleanup)

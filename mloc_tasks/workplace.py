@@ -15,6 +15,7 @@ from pathlib import Path
 from mloc_tasks.artifacts import ArtifactStore, open_store
 from mloc_tasks.capabilities import Capabilities
 from mloc_tasks.ledger import Ledger
+from mloc_tasks.ledger.connection import connect
 from mloc_tasks.settings import Settings, get_settings
 from mloc_tasks.worker.hardware import machine_capabilities
 
@@ -44,7 +45,7 @@ def get_workplace() -> Workplace:
     """This process's workplace."""
     settings = get_settings()
     return Workplace(
-        ledger=Ledger.connect(settings),
+        ledger=Ledger(connect(settings, patient=True), settings),
         store=store_of(settings),
         settings=settings,
         machine=machine_capabilities(settings.worker_tags),

@@ -9,20 +9,29 @@ from importlib.resources import files
 from typing import Any
 
 import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
 
 from mloc_tasks.errors import BrokerError
 from mloc_tasks.settings import Settings
 
 CONNECT_TIMEOUT_SEC = 5.0
 SOCKET_TIMEOUT_SEC = 15.0  # above the longest blocking read (events.BLOCK_MS)
+FOREVER = -1  # retries, as redis-py counts them
+RETRY_SEC = (0.05, 1.0)  # between two tries: at first, and at most
 
 
 # redis-py's types do not know `decode_responses`: they take every answer for bytes or text.
 Client = Any
 
 
-def connect(settings: Settings) -> Client:
-    """A client of the ledger's Redis; connects on first use."""
+def connect(settings: Settings, *, patient: bool = False) -> Client:
+    """A client of the ledger's Redis; connects on first use.
+
+    A `patient` one waits for a Redis that is away and sends the command again, as pool children do: they could record
+    nothing of their attempt otherwise, and its claim would be held by a process that has forgotten it.
+    """
+    retry = Retry(ExponentialWithJitterBackoff(base=RETRY_SEC[0], cap=RETRY_SEC[1]), FOREVER) if patient else None
     try:
         return redis.Redis.from_url(
             settings.client_url,
@@ -30,6 +39,7 @@ def connect(settings: Settings) -> Client:
             socket_timeout=SOCKET_TIMEOUT_SEC,
             socket_connect_timeout=CONNECT_TIMEOUT_SEC,
             health_check_interval=25,
+            **({"retry": retry} if retry else {}),
         )
     except ValueError as error:
         raise BrokerError(

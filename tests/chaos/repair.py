@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-
+from mloc_tasks.settings import get_settings
+from scheduler.reconcile import Reconciler
 from tests.chaos.stack import Stack
 
 
 def repair(stack: Stack) -> str:
-    """Run reconcile once; says what it did. Raises AssertionError where there is none."""
-    if importlib.util.find_spec("scheduler.reconcile") is None:
-        raise AssertionError("stuck, and there is no reconcile")
-    from scheduler.reconcile import reconcile
-
-    return str(reconcile(stack.ledger))
+    """Reconcile once; says what was done, or that nothing was."""
+    found = Reconciler(ledger=stack.ledger, settings=get_settings()).look()
+    return "; ".join(f"{finding.decision.action}: {finding.decision.reason}" for finding in found) or "nothing to repair"

@@ -264,8 +264,9 @@ def test_a_second_split_never_overwrites_a_shard_that_began(ledger: Ledger) -> N
     claim(ledger, shard=SCATTER, worker="gone", whole=False)
     ledger.open_shards("run", "a", attempt=1, slices=[ShardSlice(start=0, stop=1)], rows=1)
     claim(ledger, shard="0", whole=False)
+    assert ledger.open_shards("run", "a", attempt=1, slices=[ShardSlice(start=0, stop=1)], rows=1) == 1
     with pytest.raises(StaleAttemptError):
-        ledger.open_shards("run", "a", attempt=1, slices=[ShardSlice(start=0, stop=1)], rows=1)
+        ledger.open_shards("run", "a", attempt=2, slices=[ShardSlice(start=0, stop=1)], rows=1)
     assert next(ledger.shards("run", "a")).state is State.RUNNING
 
 

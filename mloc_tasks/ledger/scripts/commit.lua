@@ -1,14 +1,18 @@
 -- Ends an attempt. ARGV: stage, shard, attempt, state (done | failed | released), now, error JSON or '', result JSON or '',
 -- items or '', events kept, whole (1|0)
--- Returns ok | stale | the final state that the shard already has.
+-- Returns ok | stale | the final state that the shard already has. Sent twice, because the first answer got lost, it
+-- says ok twice.
 local stage, shard, attempt, state, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local error, result, items, maxlen, whole = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9], ARGV[10] == '1'
 local raw = redis.call('HGET', SHARDS, shard)
 if not raw then return 'missing' end
 local rec = cjson.decode(raw)
 if rec.attempt ~= attempt then return 'stale' end
-if FINAL[rec.state] then return rec.state end
-if not rec.holder then return 'stale' end
+if FINAL[rec.state] then return rec.state == state and 'ok' or rec.state end
+if not rec.holder then
+  local last = rec.history and rec.history[#rec.history]
+  return state == 'released' and last and last.attempt == attempt and 'ok' or 'stale'
+end
 
 rec.holder = nil
 if state == 'released' then

@@ -125,22 +125,26 @@ def _work_and_commit(attempt: Attempt, work: Work) -> Outcome:
     job, record = attempt.job, attempt.record
     try:
         result = work(attempt)
-        if record.shard != "scatter":  # a scatter ends its own attempt, together with opening its shards
+        state = State.CACHED if result is not None and result.reused else State.DONE
+        # A scatter ends its own attempt, together with opening its shards; an earlier result makes these needless.
+        if record.shard != "scatter" or state is State.CACHED:
             attempt.place.ledger.commit(
                 job.run_id,
                 job.stage,
                 record.shard,
                 attempt=record.attempt,
-                state=State.DONE,
+                state=state,
                 whole=attempt.whole,
                 result=result,
                 items=attempt.report.done if record.shard.isdigit() else None,
             )
+            if job.cache.enabled and attempt.whole and state is State.DONE and result is not None:
+                attempt.place.ledger.remember_result(job.run_id, job.stage, result)
     except (StaleAttemptError, BrokerError, IllegalTransitionError):
         raise
     except Exception as error:  # the boundary: whatever an executor raises is recorded
         return _record_failure(attempt, error)
-    return Outcome(verdict=Verdict.SETTLED, state=State.DONE)
+    return Outcome(verdict=Verdict.SETTLED, state=state)
 
 
 def _hand_back(place: Workplace, job: StageJob, worker: str, lacking: tuple[str, ...], returns: int) -> Outcome:

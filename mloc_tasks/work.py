@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,6 +12,7 @@ from typing import Any, BinaryIO
 
 from mloc_tasks.artifacts import open_url
 from mloc_tasks.attempt import Attempt
+from mloc_tasks.cache import earlier_result
 from mloc_tasks.data.inputs import Inputs, open_inputs
 from mloc_tasks.data.items import RESPONSES, ItemReader
 from mloc_tasks.data.merge import merge_shards
@@ -22,9 +24,11 @@ from mloc_tasks.executors.registry import executor_for
 from mloc_tasks.ledger import ShardRecord, ShardSlice, StageResult
 from mloc_tasks.references import parse_result, resolve
 from mloc_tasks.spec import StageSpec
+from mloc_tasks.worker.registry import note_model
 from mloc_tasks.workplace import Workplace, get_workplace
 
 STAGES_KEPT = 16
+MODEL_SHOWN_SEC = 86_400.0  # at most; it is forgotten with its worker
 PARTS_FROM_ROWS = 100  # a shard with fewer rows keeps them in responses.json: one file less to write and to fetch
 
 
@@ -65,6 +69,8 @@ def execute(attempt: Attempt) -> StageResult:
     job, record = attempt.job, attempt.record
     stage = prepare(job.run_id, job.stage, record.generation)
     rows = _rows(stage.inputs, record)
+    if attempt.whole and (earlier := _earlier(attempt, stage)) is not None:
+        return earlier
     with attempt.place.scratch() as out_dir:
         task = Task(
             {**job.header, "spec": stage.document},
@@ -78,13 +84,15 @@ def execute(attempt: Attempt) -> StageResult:
             parts=rows is not None and job.scattered and len(rows) >= PARTS_FROM_ROWS,
         )
         result = stage.executor.run(task, out_dir)
+        if stage.executor.keeps_model and isinstance(result.get("model"), str):
+            _note_model(attempt, result["model"])
         if not (out_dir / RESPONSES).exists():
             write_json(out_dir / RESPONSES, result)
         return _store(attempt, stage.spec, out_dir, items=None if rows is None else len(rows))
 
 
-def split(attempt: Attempt) -> None:
-    """Count the stage's rows, without loading them, and open its shards."""
+def split(attempt: Attempt) -> StageResult | None:
+    """Count the stage's rows, without loading them, and open its shards; or give an earlier result."""
     job, ledger = attempt.job, attempt.place.ledger
     stage = prepare(job.run_id, job.stage, attempt.record.generation)
     if stage.inputs is None:
@@ -92,6 +100,8 @@ def split(attempt: Attempt) -> None:
             f"spec.parallel is enabled, but the stage has no input rows to split ({stage.spec.task_type})",
             hint="give it `data`, or take `parallel` out",
         )
+    if (earlier := _earlier(attempt, stage)) is not None:
+        return earlier
     total = stage.inputs.count()
     slices = plan_slices(total, parallel=stage.spec.parallel, replicas=stage.spec.resources.replicas)
     most = attempt.place.settings.max_shards
@@ -105,6 +115,7 @@ def split(attempt: Attempt) -> None:
         ShardSlice(start=start, stop=stop, offset=offset) for (start, stop), offset in zip(slices, offsets, strict=True)
     )
     ledger.open_shards(job.run_id, job.stage, attempt=attempt.record.attempt, slices=shards, rows=total)
+    return None
 
 
 def merge(attempt: Attempt) -> StageResult:
@@ -128,6 +139,30 @@ def merge(attempt: Attempt) -> StageResult:
 def result_reader(place: Workplace, run_id: str, stage: str) -> ItemReader:
     """The items of a finished stage."""
     return _reader(place, _result_prefix(place, run_id, stage))
+
+
+def _note_model(attempt: Attempt, model: str) -> None:
+    place = attempt.place
+    note_model(
+        place.ledger.client,
+        place.ledger.keys,
+        attempt.record.worker,
+        pid=os.getpid(),
+        model=model,
+        ttl_sec=MODEL_SHOWN_SEC,
+    )
+
+
+def _earlier(attempt: Attempt, stage: Prepared) -> StageResult | None:
+    place, run_id = attempt.place, attempt.job.run_id
+    return earlier_result(
+        attempt,
+        stage.document,
+        spec=stage.spec,
+        executor=stage.executor,
+        manifest_of=lambda name: place.store.manifest(_result_prefix(place, run_id, name)),
+        open_url=_open,
+    )
 
 
 def _rows(inputs: Inputs | None, record: ShardRecord) -> InputSlice | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mloc_tasks.capabilities import Requirement
 from mloc_tasks.ledger.states import State
-from mloc_tasks.spec.model.resources import Resources, Retry
+from mloc_tasks.spec.model.resources import Cache, Resources, Retry
 from mloc_tasks.spec.quantities import parse_seconds
 
 SCATTER = "scatter"
@@ -127,10 +127,14 @@ class StageRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageResult:
-    """Where a finished stage's files lie in the artifact store, and how many rows it gave."""
+    """Where a finished stage's files lie in the artifact store, and how many rows it gave.
+
+    `reused`: an earlier stage left them there. It is not stored: the stage's state says so.
+    """
 
     prefix: str
     items: int | None = None
+    reused: bool = False
 
     def to_json(self) -> str:
         return json.dumps({"prefix": self.prefix, "items": self.items})
@@ -239,6 +243,11 @@ class StageJob:
         """Seconds that one attempt may take."""
         value = self.document.get("timeout")
         return None if value is None else parse_seconds(value)
+
+    @cached_property
+    def cache(self) -> Cache:
+        """Whether an earlier result will do."""
+        return Cache.model_validate(self.document.get("cache") or {})
 
     @cached_property
     def retry(self) -> Retry:

@@ -1,5 +1,5 @@
--- Ends an attempt. ARGV: stage, shard, attempt, state (done | failed | released), now, error JSON or '', result JSON or '',
--- items or '', events kept, whole (1|0)
+-- Ends an attempt. ARGV: stage, shard, attempt, state (done | cached | failed | released), now, error JSON or '',
+-- result JSON or '', items or '', events kept, whole (1|0)
 -- Returns ok | stale | the final state that the shard already has. Sent twice, because the first answer got lost, it
 -- says ok twice.
 local stage, shard, attempt, state, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
@@ -30,7 +30,7 @@ if items then
 end
 redis.call('HSET', SHARDS, shard, cjson.encode(rec))
 event(maxlen, now, 'shard', stage, shard, attempt, state, error ~= '' and error or '{}')
-if tonumber(shard) then redis.call('HINCRBY', STAGE, 'shards_' .. state, 1) end
+if tonumber(shard) then redis.call('HINCRBY', STAGE, state == 'failed' and 'shards_failed' or 'shards_done', 1) end
 if state == 'failed' then
   redis.call('HSETNX', RUN, 'error', error)
   if redis.call('HGET', RUN, 'on_failure') == 'stop' then redis.call('HSET', RUN, 'stop', '1') end

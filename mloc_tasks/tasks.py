@@ -26,6 +26,7 @@ class ShardTask(Task):  # type: ignore[misc]  # celery ships no types
     abstract = True
     default_retry_delay = 0  # after a lost pool child; Celery's own waits three minutes
     max_retries = None  # the ledger's count of attempts is the bound, also when the worker dies each time
+    reject_on_worker_lost = True  # where it cannot be sent again
 
     def attempt(self, run_id: str, stage: str, shard: str, work: Work) -> Outcome:
         """Make one attempt; send the message again, or drop it, where the outcome says so."""
@@ -93,13 +94,13 @@ def gather(self: ShardTask, run_id: str, stage: str) -> dict[str, str]:
     return _pointer(self.attempt(run_id, stage, GATHER, merge))
 
 
-@app.task(name=signatures.JOIN)  # type: ignore[untyped-decorator]
+@app.task(name=signatures.JOIN, Request=ShardTask.Request)  # type: ignore[untyped-decorator]
 def join(run_id: str) -> str:
     """Where parallel branches meet; there is nothing to do but to be their chord's body."""
     return run_id
 
 
-@app.task(name=signatures.FINISH)  # type: ignore[untyped-decorator]
+@app.task(name=signatures.FINISH, Request=ShardTask.Request)  # type: ignore[untyped-decorator]
 def finish(run_id: str) -> dict[str, str]:
     """End a run: publish its last stage's result as the run's, and record the state it ends in."""
     from mloc_tasks.finish import finish_run

@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from functools import lru_cache
 from typing import Any
 
+import redis
 from billiard.exceptions import WorkerLostError
+from celery.exceptions import Reject
 from celery.worker.request import Request
+from kombu.exceptions import OperationalError
 
+from mloc_tasks.errors import BrokerError
 from mloc_tasks.ledger import Ledger
+from mloc_tasks.ledger.connection import connect
 from mloc_tasks.settings import get_settings
 from mloc_tasks.signatures import shard_name
 
+logger = logging.getLogger("mloc.worker")
+
 FAILED_RESULT = "{'failed': "
+BROKER_ERRORS = (OperationalError, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, ConnectionError)
 
 
 class RunRequest(Request):  # type: ignore[misc]  # celery ships no types
-    """The request of a task that makes attempts."""
+    """The request of a task of a run."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # A closed Redis channel has no connection any more: an acknowledgement on it fails with an AttributeError, which
+        # would end the worker. The message comes again and finds its shard over.
+        self._connection_errors = (*self._connection_errors, AttributeError)
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
-        """A claim that a pool child died with is given up, so that whoever gets the message again may take it."""
+        """What could not be passed on comes again, and the claim that a pool child died with is given up.
+
+        A shard's own failure is an outcome and never gets here.
+        """
         error = getattr(exc_info.exception, "exc", exc_info.exception)
         name = shard_name(self.name, self.args)
         if isinstance(error, WorkerLostError) and name is not None:
             run_id, stage, shard = name
             worker = get_settings().worker_name(self.hostname)
-            _ledger().abandon(run_id, stage, shard, task_id=self.id, worker=worker)
+            _abandon(run_id, stage, shard, task_id=self.id, worker=worker)
+        elif isinstance(error, BROKER_ERRORS):
+            logger.warning("%s: its message goes back, because what follows it could not be sent: %s", self.id, error)
+            exc_info.exception = Reject(error, requeue=True)
         return super().on_failure(exc_info, *args, **kwargs)
 
     def send_event(self, type: str, **fields: Any) -> None:
@@ -39,6 +61,17 @@ class RunRequest(Request):  # type: ignore[misc]  # celery ships no types
             super().send_event("task-failed", exception=why, traceback="")
         else:
             super().send_event(type, **fields)
+
+
+def _abandon(*name: str, task_id: str, worker: str) -> None:
+    try:
+        _ledger().abandon(*name, task_id=task_id, worker=worker)
+    except BrokerError as error:
+        logger.warning("%s: the claim of a lost process is given up later: %s", "/".join(name), error)
+        # Not here: the worker's event loop must go on.
+        later = Ledger(connect(get_settings(), patient=True), get_settings())
+        options = {"task_id": task_id, "worker": worker}
+        threading.Thread(target=later.abandon, args=name, kwargs=options, name="mloc-abandon", daemon=True).start()
 
 
 @lru_cache(maxsize=1)

@@ -31,6 +31,11 @@ class Settings(BaseSettings):
         validation_alias=_named("REDIS_URL"),
         description="Redis or Valkey that is broker, result backend and ledger: redis://, rediss:// (TLS), unix:///path",
     )
+    broker_url: str = Field(
+        default="",
+        validation_alias=_named("MLOC_BROKER_URL"),
+        description="RabbitMQ as broker: amqp:// or amqps:// (TLS); the rest stays in Redis. Default: REDIS_URL",
+    )
     results_dir: Path = Field(
         default=Path("results"),
         validation_alias=_named("RESULTS_DIR"),
@@ -158,6 +163,13 @@ class Settings(BaseSettings):
     def _split_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("broker_url")
+    @classmethod
+    def _known_broker(cls, value: str) -> str:
+        if any(urlsplit(each).scheme not in {"amqp", "amqps"} for each in value.split(";") if value):
+            raise ValueError("not RabbitMQ; write amqp://user:password@host:5672/vhost, or set REDIS_URL alone")
+        return value
+
     @field_validator("log_level")
     @classmethod
     def _known_level(cls, value: str) -> str:
@@ -169,6 +181,11 @@ class Settings(BaseSettings):
     def queues_from_topics(self) -> tuple[str, ...]:
         """TASK_TOPICS as queue names: `tasks.inference,tasks.ppo` gives `("inference", "ppo")`."""
         return tuple(topic.removeprefix("tasks.") for topic in self.task_topics)
+
+    @property
+    def amqp(self) -> bool:
+        """Whether RabbitMQ is the broker."""
+        return bool(self.broker_url)
 
     @property
     def celery_url(self) -> str:

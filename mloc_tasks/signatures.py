@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import Celery, Signature, chord
 
-from mloc_tasks.configuration import broker_priority
+from mloc_tasks.configuration import broker_priority, is_amqp
 
 SHARD = "mloc.shard"
 SCATTER = "mloc.scatter"
@@ -30,7 +30,7 @@ def _signature(app: Celery, name: str, args: tuple[Any, ...], *, queue: str, pri
         name,
         args=args,
         immutable=True,
-        options={"queue": queue, "priority": broker_priority(priority), "argsrepr": shown},
+        options={"queue": queue, "priority": broker_priority(priority, amqp=is_amqp(app)), "argsrepr": shown},
     )
 
 

@@ -11,8 +11,10 @@ from celery.exceptions import Ignore, Reject
 from mloc_tasks import signatures
 from mloc_tasks.app import app
 from mloc_tasks.attempt import Outcome, Verdict, Work, run_attempt
+from mloc_tasks.configuration import is_amqp
 from mloc_tasks.errors import BrokerError
 from mloc_tasks.ledger import GATHER, SCATTER
+from mloc_tasks.rabbitmq import SHORTEST_DELAY_SEC
 from mloc_tasks.settings import get_settings
 from mloc_tasks.workplace import get_workplace
 
@@ -49,7 +51,8 @@ class ShardTask(Task):  # type: ignore[misc]  # celery ships no types
             logger.info("dropped: %s", outcome.why)
             raise Ignore
         if outcome.verdict is Verdict.AGAIN:
-            raise self.retry(countdown=outcome.delay)
+            shortest = SHORTEST_DELAY_SEC if is_amqp(self.app) else 0.0
+            raise self.retry(countdown=max(outcome.delay, shortest))
         return outcome
 
 

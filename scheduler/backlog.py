@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+
+from amqp.exceptions import NotFound
+from celery import Celery
 
 from mloc_tasks.configuration import PRIORITIES
 from mloc_tasks.ledger.connection import Client
 
+logger = logging.getLogger("mloc.submit")
+
+CONNECT_TIMEOUT_SEC = 2.0
 PRIORITY_SEPARATOR = "\x06\x16"  # between a queue's name and its priority step [kombu/transport/redis.py]
 
 
@@ -23,3 +30,21 @@ def backlogs(client: Client, prefix: str, queues: Sequence[str]) -> dict[str, in
                 pipe.llen(key)
         lengths = pipe.execute()
     return {queue: sum(lengths[i * PRIORITIES : (i + 1) * PRIORITIES]) for i, queue in enumerate(queues)}
+
+
+def rabbitmq_backlogs(app: Celery, queues: Sequence[str]) -> dict[str, int]:
+    """Messages that wait in each queue of RabbitMQ; empty where it does not answer, which the sending then reports."""
+    lengths: dict[str, int] = {}
+    with app.connection_for_read(connect_timeout=CONNECT_TIMEOUT_SEC) as connection:
+        try:
+            channel = connection.channel()
+            for queue in queues:
+                try:
+                    lengths[queue] = channel.queue_declare(queue, passive=True).message_count
+                except NotFound:  # nothing was ever sent there; the channel is closed with it
+                    lengths[queue] = 0
+                    channel = connection.channel()
+        except (*connection.connection_errors, *connection.channel_errors) as error:
+            logger.warning("the queues' lengths are unknown: %s", error)
+            return {}
+    return lengths

@@ -56,7 +56,7 @@ class PrivateValkey:
             "logfile": str(self._log),
         }
         words = (word for key, value in arguments.items() for word in (f"--{key}", value))
-        self._process = _spawn([str(server_binary()), *words, *self._options], self._log, os.environ)
+        self._process = spawn([str(server_binary()), *words, *self._options], self._log, os.environ)
         deadline = time.monotonic() + SERVER_START_SEC
         while not _answers(self._socket):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -115,7 +115,7 @@ class LocalWorker:
         ]
         # Its temporary files go with its log's folder, whatever ends it.
         env = {**defaults, **os.environ, "TMPDIR": str(self._log.parent)}
-        self._process = _spawn(command, self._log, env)
+        self._process = spawn(command, self._log, env)
 
     def check(self) -> None:
         """Raise WorkerDiedError when the worker has ended."""
@@ -134,7 +134,8 @@ class LocalWorker:
 class EmbeddedStack:
     """A private Valkey, and one worker that serves `queues`.
 
-    On entering, `REDIS_URL` of this process is set to that Valkey, so that whatever is submitted from here goes to it.
+    On entering, `REDIS_URL` of this process is set to that Valkey, and it is the broker too, so that whatever is
+    submitted from here goes to it.
     Left without an exception, it takes the worker to be idle and ends it at once.
     """
 
@@ -144,12 +145,13 @@ class EmbeddedStack:
         self._folder = Path(tempfile.mkdtemp(prefix="mloc-", dir=root))
         self._valkey = PrivateValkey(self._folder)
         self._worker = LocalWorker(queues, log=self._folder / "worker.log", concurrency=concurrency)
-        self._url_before = os.environ.get("REDIS_URL")
+        self._urls_before = {name: os.environ.get(name) for name in ("REDIS_URL", "MLOC_BROKER_URL")}
 
     def __enter__(self) -> Self:
         try:
             self._valkey.start()
             os.environ["REDIS_URL"] = self._valkey.url
+            os.environ.pop("MLOC_BROKER_URL", None)
             reset_settings()
             self._worker.start()
         except BaseException:
@@ -175,10 +177,11 @@ class EmbeddedStack:
         self._worker.stop(idle=idle)
         self._valkey.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
-        if self._url_before is None:
-            os.environ.pop("REDIS_URL", None)
-        else:
-            os.environ["REDIS_URL"] = self._url_before
+        for name, url in self._urls_before.items():
+            if url is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = url
         reset_settings()
 
 
@@ -198,7 +201,8 @@ def server_binary() -> Path:
     )
 
 
-def _spawn(command: list[str], log: Path, env: dict[str, str] | os._Environ[str]) -> subprocess.Popen[bytes]:
+def spawn(command: list[str], log: Path, env: dict[str, str] | os._Environ[str]) -> subprocess.Popen[bytes]:
+    """Start a process of a group of its own, which ends with this one; what it says goes to the file `log`."""
     with log.open("ab") as output:
         return subprocess.Popen(
             command,

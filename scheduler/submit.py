@@ -19,7 +19,7 @@ from mloc_tasks.queues import load_queues
 from mloc_tasks.settings import Settings, get_settings
 from mloc_tasks.spec import Workflow, load_workflow
 from mloc_tasks.worker.registry import consumers, live_workers
-from scheduler.backlog import backlogs
+from scheduler.backlog import backlogs, rabbitmq_backlogs
 from scheduler.canvas import build_canvas
 from scheduler.plan import Plan, make_plan
 from scheduler.routing import Load
@@ -87,7 +87,7 @@ def check_runnable(workflow: Workflow, settings: Settings) -> None:
 def submit(workflow: Workflow, *, text: str, ledger: Ledger, settings: Settings) -> Run:
     """Record a checked workflow as a new run and send its messages."""
     queues = load_queues(settings.queues_file)
-    load = current_load(ledger, tuple(queue.name for queue in queues))
+    load = current_load(ledger, tuple(queue.name for queue in queues), settings)
     plan = make_plan(workflow, queues, load)
     run = _new_run(str(uuid.uuid4()), workflow, plan, text)
     ledger.create(run)
@@ -101,13 +101,15 @@ def submit(workflow: Workflow, *, text: str, ledger: Ledger, settings: Settings)
     return Run(run.id, ledger=ledger, settings=settings)
 
 
-def current_load(ledger: Ledger, queues: tuple[str, ...]) -> Load:
+def current_load(ledger: Ledger, queues: tuple[str, ...], settings: Settings | None = None) -> Load:
     """Live consumers and waiting messages of the queues."""
+    settings = settings or get_settings()
     ledger.ping()
-    return Load(
-        consumers=consumers(live_workers(ledger.client, ledger.keys)),
-        backlog=backlogs(ledger.client, ledger.keys.prefix, queues),
-    )
+    if settings.amqp:
+        backlog = rabbitmq_backlogs(sending_app(settings), queues)
+    else:
+        backlog = backlogs(ledger.client, ledger.keys.prefix, queues)
+    return Load(consumers=consumers(live_workers(ledger.client, ledger.keys)), backlog=backlog)
 
 
 def _new_run(run_id: str, workflow: Workflow, plan: Plan, text: str) -> NewRun:

@@ -4,6 +4,8 @@ Redis as a broker gives a message to somebody else when nobody has acknowledged 
 A shard may run for hours, so each worker keeps the messages that it holds visible as its own: it renews their score in
 the broker's index, and with it the worker's lease in the ledger, which says that its claims are alive. When the worker
 vanishes both stop, the messages go to the others within the timeout, and the claims may be taken over.
+
+RabbitMQ sees by the connection whether a worker is alive, and needs no renewal: there only the lease is renewed.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from celery import bootsteps
 
 from mloc_tasks.ledger.connection import Client, connect
 from mloc_tasks.ledger.keys import Keys
+from mloc_tasks.rabbitmq import warn_of_limits
 from mloc_tasks.settings import Settings, get_settings
 
 logger = logging.getLogger("mloc.worker")
@@ -43,6 +46,8 @@ class VisibilityHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # cel
     def start(self, consumer: Any) -> None:
         if self._thread is None:
             settings = get_settings()
+            if settings.amqp:
+                warn_of_limits(consumer)
             renewal = Renewal(consumer, settings)
             renewal.renew()
             self._thread = threading.Thread(target=self._beat, args=(renewal,), name="mloc-visibility", daemon=True)
@@ -67,7 +72,7 @@ class Renewal:
         keys = Keys(settings.prefix)
         self._consumer = consumer
         self._client: Client = connect(settings)
-        self._index = keys.unacked_index
+        self._index = "" if settings.amqp else keys.unacked_index
         self._lease = keys.lease(settings.worker_name(consumer.hostname))
         self.interval_sec = settings.visibility_timeout_sec / RENEWALS_PER_TIMEOUT
         self._lease_ms = int(settings.visibility_timeout_sec * LEASE_SHARE * 1000)
@@ -75,7 +80,7 @@ class Renewal:
     def renew(self) -> None:
         """Renew everything once. A Redis that does not answer is a warning: the next renewal may reach it."""
         now = time.time()
-        tags = held_deliveries(self._consumer)
+        tags = held_deliveries(self._consumer) if self._index else []
         try:
             with self._client.pipeline(transaction=False) as pipe:
                 pipe.set(self._lease, "1", px=self._lease_ms)

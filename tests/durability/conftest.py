@@ -13,20 +13,49 @@ import pytest
 
 from mloc_tasks.settings import reset_settings
 from scheduler.embedded import LocalWorker, PrivateValkey
+from tests.durability import rabbitmq_node
+from tests.durability.rabbitmq_node import RabbitNode
 
 TIMEOUT_SEC = 3.0
 PLUGINS = Path(__file__).parents[1] / "plugins"
 
 StartWorker = Callable[..., LocalWorker]
 
+ON_BOTH_BROKERS = pytest.mark.parametrize("broker_url", ["redis", "rabbitmq"], indirect=True)
+ON_RABBITMQ = pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitNode]:
+    """A RabbitMQ for the session."""
+    if reason := rabbitmq_node.missing():
+        pytest.skip(reason)
+    folder = Path(tempfile.mkdtemp(prefix="mloc-test-", dir="/tmp"))
+    node = RabbitNode(folder)
+    node.start()
+    yield node
+    node.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
 
 @pytest.fixture
-def broker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[PrivateValkey]:
-    """A Valkey for one test, and the environment that leads to it."""
+def broker_url(request: pytest.FixtureRequest) -> str:
+    """MLOC_BROKER_URL of the test: empty where Redis is the broker."""
+    if getattr(request, "param", "redis") == "redis":
+        return ""
+    node: RabbitNode = request.getfixturevalue("rabbitmq")
+    node.purge("cpu")
+    return node.url
+
+
+@pytest.fixture
+def broker(broker_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[PrivateValkey]:
+    """A Valkey for one test, and the environment that leads to it, and to RabbitMQ where that is the broker."""
     folder = Path(tempfile.mkdtemp(prefix="mloc-test-", dir="/tmp"))
     server = PrivateValkey(folder)
     server.start()
     monkeypatch.setenv("REDIS_URL", server.url)
+    monkeypatch.setenv("MLOC_BROKER_URL", broker_url)
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "results"))
     monkeypatch.setenv("MLOC_VISIBILITY_TIMEOUT_SEC", str(TIMEOUT_SEC))
     monkeypatch.setenv("HEARTBEAT_INTERVAL_SEC", "1")

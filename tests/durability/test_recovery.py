@@ -13,7 +13,9 @@ import pytest
 from mloc_tasks.ledger import Ledger, State
 from scheduler import Run, submit_yaml
 from scheduler.embedded import LocalWorker
-from tests.durability.conftest import TIMEOUT_SEC, StartWorker, document, rows
+from tests.durability.conftest import ON_BOTH_BROKERS, TIMEOUT_SEC, StartWorker, document, rows
+
+pytestmark = ON_BOTH_BROKERS
 
 WAIT_SEC = 60
 

@@ -1,0 +1,126 @@
+"""A RabbitMQ of the tests' own: everything of it lies in one folder and listens on loopback only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import amqp
+
+from scheduler.embedded import spawn
+
+SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's on PATH is a wrapper that changes user and folder
+START_SEC = 60.0
+STOP_SEC = 20.0
+LOOPBACK = "127.0.0.1"
+
+
+def missing() -> str:
+    """Why no node can be started here; empty where one can."""
+    if not SCRIPT.exists():
+        return "no rabbitmq-server is installed (apt-get install --no-install-recommends rabbitmq-server)"
+    return "" if shutil.which("epmd") else "no epmd is installed (erlang-base)"
+
+
+class RabbitNode:
+    """One node, and the port mapper (epmd) that Erlang wants beside it. `url` is its MLOC_BROKER_URL."""
+
+    def __init__(self, folder: Path, *, consumer_timeout_ms: int | None = None) -> None:
+        self._folder = folder
+        self._port, self._dist_port, self._epmd_port = free_ports(3)
+        self._consumer_timeout_ms = consumer_timeout_ms
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.url = f"amqp://guest:guest@{LOOPBACK}:{self._port}//"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        env = self._environment()
+        epmd = [shutil.which("epmd") or "epmd", "-address", LOOPBACK, "-port", str(self._epmd_port)]
+        for command in (epmd, [str(SCRIPT)]):
+            out = self._folder / f"{Path(command[0]).name}.out"
+            self._processes.append(spawn(command, out, env))
+        deadline = time.monotonic() + START_SEC
+        while not self._answers():
+            if self._processes[1].poll() is not None or time.monotonic() > deadline:
+                log = (self._folder / "rabbitmq-server.out").read_text(errors="replace")[-3000:]
+                self.stop()
+                raise RuntimeError(f"RabbitMQ did not start:\n{log}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End the node, then epmd, each with all that it started."""
+        for process in reversed(self._processes):
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SEC)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self._processes.clear()
+
+    def connect(self) -> amqp.Connection:
+        """A connection of the test's own, already open."""
+        connection = amqp.Connection(f"{LOOPBACK}:{self._port}", connect_timeout=2)
+        connection.connect()
+        return connection
+
+    def purge(self, queue: str) -> None:
+        """Drop what waits in a queue, if there is one. (A client that has declared a queue does not do so again.)"""
+        with self.connect() as connection, contextlib.suppress(amqp.exceptions.NotFound):
+            connection.channel().queue_purge(queue)
+
+    def _answers(self) -> bool:
+        try:
+            self.connect().close()
+        except (OSError, amqp.exceptions.AMQPError):
+            return False
+        return True
+
+    def _environment(self) -> dict[str, str]:
+        conf = [f"listeners.tcp.1 = {LOOPBACK}:{self._port}", "disk_free_limit.absolute = 1MB"]
+        if self._consumer_timeout_ms:
+            conf.append(f"consumer_timeout = {self._consumer_timeout_ms}")
+        (self._folder / "rabbitmq.conf").write_text("\n".join(conf) + "\n")
+        # How often a channel looks for deliveries that were not acknowledged; a minute where nobody says so.
+        (self._folder / "advanced.config").write_text("[{rabbit, [{channel_tick_interval, 1000}]}].\n")
+        (self._folder / "enabled_plugins").write_text("[].\n")
+        cookie = self._folder / ".erlang.cookie"
+        if not cookie.exists():
+            cookie.write_text(os.urandom(16).hex())
+            cookie.chmod(0o400)
+        return {
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "HOME": str(self._folder),  # where Erlang looks for its cookie
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": LOOPBACK,
+            "RABBITMQ_NODENAME": f"mloc-test-{self._port}@localhost",
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_BASE": str(self._folder),
+            "RABBITMQ_MNESIA_BASE": str(self._folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self._folder / "log"),
+            "RABBITMQ_PID_FILE": str(self._folder / "pid"),
+            "RABBITMQ_CONFIG_FILE": str(self._folder / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self._folder / "advanced.config"),
+            "RABBITMQ_CONF_ENV_FILE": str(self._folder / "rabbitmq-env.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._folder / "enabled_plugins"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(self._folder / "generated"),
+            "RUNNING_UNDER_SYSTEMD": "true",  # the node replaces its start script: one process to end
+        }
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on, all different."""
+    sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports

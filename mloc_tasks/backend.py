@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from celery.backends.redis import RedisBackend
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
+
+RETRIES = 30  # of a command, while Redis restarts
+RETRY_SEC = (0.05, 1.0)  # between two tries: at first, and at most
 
 
 class CanvasBackend(RedisBackend):  # type: ignore[misc]  # celery ships no types
@@ -13,6 +18,10 @@ class CanvasBackend(RedisBackend):  # type: ignore[misc]  # celery ships no type
     Celery's own would write and publish a key for every task, and subscribe the sender to it, which a gateway that
     submits for months would never undo.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.connparams["retry"] = Retry(ExponentialWithJitterBackoff(base=RETRY_SEC[0], cap=RETRY_SEC[1]), RETRIES)
 
     def on_task_call(self, producer: Any, task_id: str) -> dict[str, Any]:
         return {}

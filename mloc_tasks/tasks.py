@@ -30,6 +30,13 @@ class ShardTask(Task):  # type: ignore[misc]  # celery ships no types
     max_retries = None  # the ledger's count of attempts is the bound, also when the worker dies each time
     reject_on_worker_lost = True  # where it cannot be sent again
 
+    def retry(self, *args: Any, **options: Any) -> Any:
+        """Send the message again. Where that fails it goes back to the queue: Celery would give it up."""
+        try:
+            return super().retry(*args, **options)
+        except Reject as error:
+            raise Reject(error.reason, requeue=True) from error
+
     def attempt(self, run_id: str, stage: str, shard: str, work: Work) -> Outcome:
         """Make one attempt; send the message again, or drop it, where the outcome says so."""
         try:

@@ -30,8 +30,8 @@ class RunRequest(Request):  # type: ignore[misc]  # celery ships no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # A closed Redis channel has no connection any more: an acknowledgement on it fails with an AttributeError, which
-        # would end the worker. The message comes again and finds its shard over.
+        # A closed Redis channel has no connection any more: an acknowledgement on it fails with an AttributeError,
+        # which would end the worker. The message comes again and finds its shard over.
         self._connection_errors = (*self._connection_errors, AttributeError)
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:

@@ -115,15 +115,33 @@ def test_a_continuation_that_was_never_sent_is_made_up_for(
         assert len(attempts_in_store(tmp_path / "results", run, name, 0)) == 1
 
 
-def _run_here(ledger: Ledger, run: Run, name: str) -> None:
+@pytest.mark.parametrize("done", [0, 2, 3])
+def test_a_split_stage_goes_on_with_the_shards_that_are_open(
+    start_worker: StartWorker, tmp_path: Path, done: int
+) -> None:
+    run = submit_yaml(document({"taskType": "echo", "data": rows(3), **SHARDED}))
+    flush_queues()
+    ledger = Ledger.connect()
+    _run_here(ledger, run, "echo", "scatter")
+    for shard in range(done):
+        _run_here(ledger, run, "echo", str(shard))
+    reconcile_until_resent()
+    start_worker("one")
+    assert run.wait(WAIT_SEC) is State.DONE
+    assert [item["output"] for item in run.result()["items"]] == ["row 0", "row 1", "row 2"]
+    begun = [event.shard for event in run.events() if (event.kind, event.state) == ("shard", "running")]
+    assert sorted(begun) == ["0", "1", "2", "gather", "scatter"]
+
+
+def _run_here(ledger: Ledger, run: Run, name: str, shard: str = "0") -> None:
     """An attempt that commits, and after which nothing is sent."""
     from mloc_tasks.attempt import run_attempt
-    from mloc_tasks.work import execute
+    from mloc_tasks.work import execute, split
     from mloc_tasks.workplace import get_workplace
 
     get_workplace.cache_clear()
-    place = get_workplace()
-    outcome = run_attempt(place, run.id, name, "0", task_id="t", worker="here", returns=0, work=execute)
+    work = split if shard == "scatter" else execute
+    outcome = run_attempt(get_workplace(), run.id, name, shard, task_id="t", worker="here", returns=0, work=work)
     assert outcome.state is State.DONE
     get_workplace.cache_clear()
 

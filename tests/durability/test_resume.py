@@ -130,6 +130,15 @@ def test_a_cancelled_run_goes_on(start_worker: StartWorker) -> None:
     assert not run.status().run.cancel_requested
 
 
+def test_messages_from_before_a_resume_do_nothing_twice(start_worker: StartWorker) -> None:
+    run = submit_yaml(document({"stages": [stage("a"), stage("b", "a"), stage("c", "a")]}))
+    assert run.cancel() is State.CANCELLED
+    assert run.resume() == ("a", "b", "c")
+    start_worker("one", concurrency=2)
+    assert run.wait(WAIT_SEC) is State.DONE
+    assert begun(run) == [("a", "0", 1), ("b", "0", 1), ("c", "0", 1)]
+
+
 def test_a_run_that_is_going_on_or_done_is_not_resumed(start_worker: StartWorker) -> None:
     run = submit_yaml(document({"stages": [stage("only")]}))
     with pytest.raises(ResumeError, match="is queued"):

@@ -41,7 +41,16 @@ class Attempt:
     @property
     def prefix(self) -> str:
         """Where the attempt's artifacts go in the store."""
-        return f"{self.job.run_id}/{self.job.stage}/{self.record.shard}/{self.record.attempt}"
+        return f"{self._shard}/{self.record.attempt}"
+
+    @property
+    def _shard(self) -> str:
+        return f"{self.job.run_id}/{self.job.stage}/{self.record.shard}"
+
+    def remove_earlier(self) -> None:
+        """Remove what earlier attempts stored before they were lost. None of them was committed."""
+        for entry in self.record.history:
+            self.place.store.delete(f"{self._shard}/{entry['attempt']}")
 
     def require_claim(self) -> None:
         """Raise StaleAttemptError when another attempt has taken the shard over, before anything is written for it."""
@@ -111,6 +120,8 @@ def run_attempt(
     except (StaleAttemptError, IllegalTransitionError) as error:
         logger.warning("%s", error)
         place.store.delete(attempt.prefix)
+        if ledger.run(run_id).state.is_final:
+            place.sweep(run_id)  # this attempt may have come back after the run's end
         now = ledger.shard(run_id, stage, shard)
         # Settled over its head: by a newer attempt, or timed out in a thread that cannot be killed.
         return _settled(now) if now and now.state.is_final else Outcome(verdict=Verdict.DROPPED, why=str(error))
@@ -124,6 +135,7 @@ def _settled(record: ShardRecord) -> Outcome:
 def _work_and_commit(attempt: Attempt, work: Work) -> Outcome:
     job, record = attempt.job, attempt.record
     try:
+        attempt.remove_earlier()
         result = work(attempt)
         state = State.CACHED if result is not None and result.reused else State.DONE
         # A scatter ends its own attempt, together with opening its shards; an earlier result makes these needless.

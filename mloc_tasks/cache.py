@@ -48,7 +48,7 @@ def earlier_result(
     if found is None or not is_whole(place.store, found.prefix):
         return None
     if spec.output.destination is not None:
-        with place.scratch() as folder:
+        with place.scratch(job.run_id) as folder:
             place.store.get_dir(found.prefix, folder)
             deliver(folder, spec.output.destination, store=place.store, settings=place.settings)
     if found.items is not None:

@@ -71,7 +71,7 @@ def execute(attempt: Attempt) -> StageResult:
     rows = _rows(stage.inputs, record)
     if attempt.whole and (earlier := _earlier(attempt, stage)) is not None:
         return earlier
-    with attempt.place.scratch() as out_dir:
+    with attempt.place.scratch(job.run_id) as out_dir:
         task = Task(
             {**job.header, "spec": stage.document},
             spec=stage.spec,
@@ -129,7 +129,7 @@ def merge(attempt: Attempt) -> StageResult:
         for record in records:
             yield _reader(place, f"{job.run_id}/{job.stage}/{record.shard}/{record.attempt}")
 
-    with place.scratch() as out_dir:
+    with place.scratch(job.run_id) as out_dir:
         result = merge_shards(readers(), out_dir)
         if not (out_dir / RESPONSES).exists():
             write_json(out_dir / RESPONSES, result)

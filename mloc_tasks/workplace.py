@@ -19,6 +19,8 @@ from mloc_tasks.ledger.connection import connect
 from mloc_tasks.settings import Settings, get_settings
 from mloc_tasks.worker.hardware import machine_capabilities
 
+SCRATCH = "attempt-"  # beginning of the names in MLOC_SCRATCH_DIR
+
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
@@ -30,14 +32,25 @@ class Workplace:
     machine: Capabilities
 
     @contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """An empty folder for one attempt's files, gone afterwards; on the store's own disk where that is local."""
+    def scratch(self, run_id: str) -> Iterator[Path]:
+        """An empty folder for one attempt's files, gone afterwards; on the store's own disk where that is local.
+
+        What a killed process leaves of it goes with `sweep`.
+        """
         root = self.settings.scratch_dir
-        folder = self.store.scratch() if root is None else Path(tempfile.mkdtemp(prefix="attempt-", dir=root))
+        prefix = f"{SCRATCH}{run_id}-"
+        folder = self.store.scratch(run_id) if root is None else Path(tempfile.mkdtemp(prefix=prefix, dir=root))
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self, run_id: str) -> None:
+        """Remove the scratch folders of a run that is over, as far as this machine can reach them."""
+        self.store.sweep(run_id)
+        if self.settings.scratch_dir is not None:
+            for folder in self.settings.scratch_dir.glob(f"{SCRATCH}{run_id}-*"):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @lru_cache(maxsize=1)

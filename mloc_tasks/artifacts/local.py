@@ -124,11 +124,22 @@ class LocalStore(ArtifactStore):
     def url_of(self, name: str) -> str:
         return (self.root / check_name(name)).as_uri()
 
-    def scratch(self) -> Path:
-        path = self.root / hidden_name()
+    def scratch(self, owner: str) -> Path:
+        path = self._scratch_of(owner) / hidden_name()
         with disk_errors(self.root):
             path.mkdir(parents=True)  # unlike tempfile.mkdtemp's, others may read it once it is an artifact
         return path
+
+    def sweep(self, owner: str) -> None:
+        shutil.rmtree(self._scratch_of(owner), ignore_errors=True)
+        for path in Path(self._path(owner)).glob(f"{RESERVED}*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _scratch_of(self, owner: str) -> Path:
+        return self.root / f"{RESERVED}{check_name(owner)}"
 
     def _path(self, name: str) -> str:
         """Where `name` lies; refuses one that a symbolic link inside the root leads out of it."""

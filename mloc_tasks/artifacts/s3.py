@@ -185,9 +185,13 @@ class S3Store(ArtifactStore):
     def url_of(self, name: str) -> str:
         return f"{self.url}/{check_name(name)}"
 
-    def scratch(self) -> Path:
+    def scratch(self, owner: str) -> Path:
         with disk_errors(tempfile.gettempdir()):
-            return Path(tempfile.mkdtemp(prefix="mloc-"))
+            return Path(tempfile.mkdtemp(prefix=f"mloc-{check_name(owner)}-"))
+
+    def sweep(self, owner: str) -> None:
+        for path in Path(tempfile.gettempdir()).glob(f"mloc-{check_name(owner)}-*"):
+            shutil.rmtree(path, ignore_errors=True)
 
     @property
     def _connection(self) -> Connection:

@@ -151,11 +151,15 @@ class ArtifactStore(ABC):
         """The URL of one file, as `open_url` takes it. The file need not exist."""
 
     @abstractmethod
-    def scratch(self) -> Path:
+    def scratch(self, owner: str) -> Path:
         """A new, empty, hidden directory on this machine from which `put_dir(..., move=True)` is cheapest.
 
-        It is the caller's to remove when no `put_dir` takes it.
+        It is the caller's to remove when no `put_dir` takes it; `owner`, a name of one segment, is whom `sweep` asks for.
         """
+
+    @abstractmethod
+    def sweep(self, owner: str) -> None:
+        """Remove all scratch directories of `owner`, and what killed writers left hidden right below that name."""
 
     def read_bytes(self, name: str) -> bytes:
         """The whole of one file; errors as `open`."""

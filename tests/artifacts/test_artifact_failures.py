@@ -105,7 +105,7 @@ def test_a_root_that_is_no_directory_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="file"):
         store.put_bytes(b"", "a")
     with pytest.raises(StoreError, match="file"):
-        store.scratch()
+        store.scratch("p")
     assert list(store.list("a")) == []
 
 

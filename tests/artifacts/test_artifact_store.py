@@ -77,11 +77,21 @@ def test_moving_takes_the_source_away(store: ArtifactStore, source: Path, odd: s
 
 
 def test_scratch_directories_are_hidden_until_moved_in(store: ArtifactStore) -> None:
-    scratch = store.scratch()
+    scratch = store.scratch("p")
     (scratch / "a").write_bytes(b"1")
     assert names(store) == []
-    store.put_dir(scratch, "p", move=True)
-    assert names(store) == ["p/a"]
+    store.put_dir(scratch, "p/1", move=True)
+    assert names(store) == ["p/1/a"]
+
+
+def test_scratch_directories_that_were_left_are_swept_by_owner(store: ArtifactStore) -> None:
+    left, other = store.scratch("p"), store.scratch("q")
+    (left / "a").write_bytes(b"1")
+    store.put_bytes(b"", "p/whole")
+    store.sweep("p")
+    assert (left.exists(), other.exists()) == (False, True)
+    assert names(store) == ["p/whole"]
+    store.sweep("q")
 
 
 def test_only_some_files_can_be_fetched(store: ArtifactStore, source: Path, tmp_path: Path) -> None:

@@ -38,6 +38,14 @@ if rec.items then
   redis.call('HINCRBY', STAGE, 'items_done', -rec.items)
   rec.items = nil
 end
+if rec.state == 'running' then  -- its attempt ended without a word, unless it was released
+  local last = rec.history and rec.history[#rec.history]
+  if not last or last.attempt ~= rec.attempt then
+    rec.history = rec.history or {}
+    rec.history[#rec.history + 1] = {attempt = rec.attempt, worker = rec.worker,
+      error = {message = 'its worker or its process vanished'}}
+  end
+end
 rec.state, rec.attempt, rec.worker, rec.holder, rec.task = 'running', (rec.attempt or 0) + 1, worker, holder, task
 rec.started, rec.ended = tonumber(now), nil
 raw = cjson.encode(rec)

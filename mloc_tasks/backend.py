@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery.backends.redis import RedisBackend
+from celery.backends.redis import RedisBackend, SentinelBackend
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
@@ -12,12 +12,14 @@ RETRIES = 30  # of a command, while Redis restarts
 RETRY_SEC = (0.05, 1.0)  # between two tries: at first, and at most
 
 
-class CanvasBackend(RedisBackend):  # type: ignore[misc]  # celery ships no types
+class ChordsOnly:
     """Counts the parts of chords and stores no results: what a task returned is in the ledger.
 
     Celery's own would write and publish a key for every task, and subscribe the sender to it, which a gateway that
     submits for months would never undo.
     """
+
+    connparams: dict[str, Any]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -34,3 +36,11 @@ class CanvasBackend(RedisBackend):  # type: ignore[misc]  # celery ships no type
 
     def store_result(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
         return result
+
+
+class CanvasBackend(ChordsOnly, RedisBackend):  # type: ignore[misc]  # celery ships no types
+    """At one server."""
+
+
+class SentinelCanvasBackend(ChordsOnly, SentinelBackend):  # type: ignore[misc]  # celery ships no types
+    """At the server that Sentinels name."""

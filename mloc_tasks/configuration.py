@@ -31,12 +31,14 @@ def is_amqp(app: Celery) -> bool:
 
 def celery_settings(settings: Settings) -> dict[str, Any]:
     """Celery's configuration; each line that is not a default says why in `docs/` of Celery or beside it."""
+    backend = "SentinelCanvasBackend" if settings.redis.sentinels else "CanvasBackend"
     conf: dict[str, Any] = {
         # Celery reads "class+url"; of redis+socket:///path its url is socket:///path.
-        "result_backend": f"mloc_tasks.backend:CanvasBackend+{settings.celery_url.removeprefix('redis+')}",
+        "result_backend": f"mloc_tasks.backend:{backend}+{settings.celery_url.removeprefix('redis+')}",
         "result_backend_transport_options": {
             "global_keyprefix": settings.prefix,
             "visibility_timeout": settings.visibility_timeout_sec,
+            **settings.redis.transport_options,
         },
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
@@ -77,6 +79,7 @@ def _redis(settings: Settings) -> dict[str, Any]:
         "priority_steps": list(range(PRIORITIES)),
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
+        **settings.redis.transport_options,
     }
     conf: dict[str, Any] = {
         "broker_url": settings.celery_url,
@@ -109,7 +112,7 @@ def _rabbitmq(settings: Settings) -> dict[str, Any]:
 
 def sending_app(settings: Settings) -> Celery:
     """An app that sends to the settings' broker and knows no tasks of its own. Made once for each broker."""
-    return _sending_app(settings.celery_url, settings.broker_url, settings.prefix, settings.visibility_timeout_sec)
+    return _sending_app(settings.redis_url, settings.broker_url, settings.prefix, settings.visibility_timeout_sec)
 
 
 @lru_cache(maxsize=4)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from mloc_tasks.errors import ConfigError
+from mloc_tasks.redis_url import RedisUrl, parse_redis_url, without_password
 
 DAY_SEC = 86_400
 
@@ -29,7 +31,7 @@ class Settings(BaseSettings):
     redis_url: str = Field(
         default="redis://localhost:6379/0",
         validation_alias=_named("REDIS_URL"),
-        description="Redis or Valkey that is broker, result backend and ledger: redis://, rediss:// (TLS), unix:///path",
+        description="Redis or Valkey that is broker, result backend and ledger: redis://, rediss://, unix://, sentinel://",
     )
     broker_url: str = Field(
         default="",
@@ -163,6 +165,12 @@ class Settings(BaseSettings):
     def _split_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("redis_url")
+    @classmethod
+    def _known_redis(cls, value: str) -> str:
+        parse_redis_url(value)
+        return value
+
     @field_validator("broker_url")
     @classmethod
     def _known_broker(cls, value: str) -> str:
@@ -188,18 +196,14 @@ class Settings(BaseSettings):
         return bool(self.broker_url)
 
     @property
-    def celery_url(self) -> str:
-        """`redis_url` as Celery spells it: a Unix socket is `redis+socket://` there."""
-        parts = urlsplit(self.redis_url)
-        if parts.scheme in {"unix", "redis+socket"}:
-            query = f"?{parts.query}" if parts.query else ""
-            return f"redis+socket://{parts.path}{query.replace('db=', 'virtual_host=')}"
-        return self.redis_url.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
+    def redis(self) -> RedisUrl:
+        """`redis_url` as each of its users spells it."""
+        return parse_redis_url(self.redis_url)
 
     @property
-    def client_url(self) -> str:
-        """`redis_url` as redis-py spells it."""
-        return self.celery_url.replace("redis+socket://", "unix://", 1).replace("virtual_host=", "db=")
+    def celery_url(self) -> str:
+        """`redis_url` as Celery spells it: a Unix socket is `redis+socket://` there."""
+        return self.redis.celery
 
     @property
     def store_url(self) -> str:
@@ -209,14 +213,18 @@ class Settings(BaseSettings):
     @property
     def shown_redis_url(self) -> str:
         """`redis_url` without its password, for messages."""
-        parts = urlsplit(self.redis_url)
-        if parts.password is None:
-            return self.redis_url
-        return self.redis_url.replace(f":{parts.password}@", ":***@", 1)
+        return without_password(self.redis_url)
 
     def worker_name(self, nodename: str = "") -> str:
         """This worker's id: WORKER_ID, else Celery's node name, else host and process id."""
         return self.worker_id or nodename or f"{socket.gethostname()}-{os.getpid()}"
+
+
+def _problem(item: Mapping[str, Any]) -> str:
+    """One of pydantic's errors, without the passwords of what was said."""
+    if not item["loc"]:
+        return str(item["msg"])
+    return f"{'.'.join(map(str, item['loc']))}={without_password(repr(item['input']))}: {item['msg']}"
 
 
 @lru_cache(maxsize=1)
@@ -227,7 +235,7 @@ def get_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, item['loc']))}={item['input']!r}: {item['msg']}" for item in error.errors()]
+        lines = [_problem(item) for item in error.errors()]
         raise ConfigError(
             "environment: " + "; ".join(lines), hint="`mloc doctor --settings` lists every variable and its meaning"
         ) from error

@@ -33,8 +33,7 @@ def connect(settings: Settings, *, patient: bool = False) -> Client:
     """
     retry = Retry(ExponentialWithJitterBackoff(base=RETRY_SEC[0], cap=RETRY_SEC[1]), FOREVER) if patient else None
     try:
-        return redis.Redis.from_url(
-            settings.client_url,
+        return settings.redis.connect(
             decode_responses=True,
             socket_timeout=SOCKET_TIMEOUT_SEC,
             socket_connect_timeout=CONNECT_TIMEOUT_SEC,

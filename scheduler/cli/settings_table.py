@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 
+from mloc_tasks.redis_url import without_password
 from mloc_tasks.settings import Settings
-
-_PASSWORD = re.compile(r"(://[^/@:\s]*:)[^/@\s]+(@)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,4 +56,4 @@ def _shown(value: Any) -> str:
         return ",".join(map(str, value))
     if isinstance(value, float):
         return f"{value:g}"
-    return _PASSWORD.sub(r"\1***\2", str(value))
+    return without_password(str(value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import random
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,19 +25,24 @@ MAX_BACKOFF_SEC = 600.0
 HAND_BACK_SEC = (1.0, 60.0)  # delay of the first and at most of each later hand-back by an unfit worker
 BUSY_SEC = (1.0, 30.0)  # delay before a copy of a running shard's message is looked at again: the first, and at most
 SURE_OF_CLAIM_SHARE = 0.15  # of the visibility timeout; see worker/visibility.py for how long a lease lasts
+SIGNAL_EXITS = range(-255, -255 + signal.NSIG)  # how a pool child exits on a signal [billiard/common.py]
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attempt:
-    """An attempt that has its claim. `whole`: its end is the end of the stage."""
+    """An attempt that has its claim."""
 
     place: Workplace
     job: StageJob
     record: ShardRecord
-    whole: bool
     report: RunReporter
     begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def whole(self) -> bool:
+        """Whether its end is the end of the stage."""
+        return self.job.ends_with(self.record.shard)
 
     @property
     def prefix(self) -> str:
@@ -97,10 +103,9 @@ def run_attempt(
     except LookupError as error:
         return Outcome(verdict=Verdict.DROPPED, why=str(error))
     lacking = () if place.settings.allow_unfit else shortfalls(job.requirement, place.machine)
-    if lacking:
+    if lacking and ledger.is_open(run_id, stage):
         return _hand_back(place, job, worker, lacking, returns)
-    whole = not (job.scattered and shard.isdigit())
-    claim = _claim(place, job, shard, task_id=task_id, worker=worker, whole=whole and shard != "scatter")
+    claim = _claim(place, job, shard, task_id=task_id, worker=worker)
     record = claim.shard
     if claim.status is ClaimStatus.SETTLED and record is not None:
         return _settled(record)
@@ -112,7 +117,7 @@ def run_attempt(
         return Outcome(verdict=Verdict.DROPPED, why=f"{run_id}/{stage}[{shard}] is {claim.status}")
     attempt_log().clear()
     report = RunReporter(ledger, run_id, stage, shard, record.attempt)
-    attempt = Attempt(place=place, job=job, record=record, whole=whole, report=report)
+    attempt = Attempt(place=place, job=job, record=record, report=report)
     try:
         if record.tries > job.retry.max_attempts:
             return _record_failure(attempt, _poison(record))
@@ -154,6 +159,12 @@ def _work_and_commit(attempt: Attempt, work: Work) -> Outcome:
                 attempt.place.ledger.remember_result(job.run_id, job.stage, result)
     except (StaleAttemptError, BrokerError, IllegalTransitionError):
         raise
+    except SystemExit as error:
+        if isinstance(error.code, int) and error.code in SIGNAL_EXITS:
+            raise
+        # The pool would take it for a worker that died, and try again in vain.
+        message = f"the executor ended its process by sys.exit({error.code!r})"
+        return _record_failure(attempt, ExecutionError(message, hint="raise ExecutionError with the reason instead"))
     except Exception as error:  # the boundary: whatever an executor raises is recorded
         return _record_failure(attempt, error)
     return Outcome(verdict=Verdict.SETTLED, state=state)
@@ -167,7 +178,7 @@ def _hand_back(place: Workplace, job: StageJob, worker: str, lacking: tuple[str,
     return Outcome(verdict=Verdict.AGAIN, delay=min(most, first * 2.0**returns) * random.uniform(0.5, 1.0), why=why)
 
 
-def _claim(place: Workplace, job: StageJob, shard: str, *, task_id: str, worker: str, whole: bool) -> Claim:
+def _claim(place: Workplace, job: StageJob, shard: str, *, task_id: str, worker: str) -> Claim:
     def claim(takeover: int) -> Claim:
         return place.ledger.claim(
             job.run_id,
@@ -176,7 +187,7 @@ def _claim(place: Workplace, job: StageJob, shard: str, *, task_id: str, worker:
             worker=worker,
             holder=holder(),
             task_id=task_id,
-            whole=whole,
+            whole=job.ends_with(shard),
             takeover=takeover,
         )
 

@@ -37,6 +37,10 @@ class BrokerError(MlocError):
     retryable = True
 
 
+class LedgerError(MlocError):
+    """Redis refused what the ledger asked for, and would again."""
+
+
 class RunNotFoundError(MlocError, LookupError):
     """No run of that id is in the ledger (never was, or its retention has passed)."""
 

@@ -28,8 +28,7 @@ def resolve(document: dict[str, Any], result_of: ResultOf) -> dict[str, Any]:
         try:
             return get_path(result_of(reference.stage), reference.path)
         except UnresolvedReferenceError as error:
-            hint = f"see what stage {reference.stage!r} gave: mloc result RUN --stage {reference.stage}"
-            raise UnresolvedReferenceError(f"{reference.text}: {error}", hint=hint) from error
+            raise UnresolvedReferenceError(f"{reference.text}: {error}") from error
 
     resolved: dict[str, Any] = substitute(document, lookup)
     return resolved

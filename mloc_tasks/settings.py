@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from mloc_tasks.errors import ConfigError
@@ -184,6 +184,15 @@ class Settings(BaseSettings):
         if value.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
             raise ValueError("not a log level; use DEBUG, INFO, WARNING, ERROR or CRITICAL")
         return value.upper()
+
+    @model_validator(mode="after")
+    def _heartbeats_overlap(self) -> Settings:
+        if self.heartbeat_ttl_sec <= self.heartbeat_interval_sec:
+            raise ValueError(
+                f"HEARTBEAT_TTL_SEC={self.heartbeat_ttl_sec:g} must be above "
+                f"HEARTBEAT_INTERVAL_SEC={self.heartbeat_interval_sec:g}, or live workers look gone between two beats"
+            )
+        return self
 
     @property
     def queues_from_topics(self) -> tuple[str, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import time
 from typing import Any
 
 from celery import Task
@@ -19,6 +21,8 @@ from mloc_tasks.settings import get_settings
 from mloc_tasks.workplace import get_workplace
 
 logger = logging.getLogger("mloc.tasks")
+
+LEDGER_PAUSES_SEC = (1.0, 2.0, 5.0, 10.0)
 
 
 class ShardTask(Task):  # type: ignore[misc]  # celery ships no types
@@ -39,21 +43,7 @@ class ShardTask(Task):  # type: ignore[misc]  # celery ships no types
 
     def attempt(self, run_id: str, stage: str, shard: str, work: Work) -> Outcome:
         """Make one attempt; send the message again, or drop it, where the outcome says so."""
-        try:
-            outcome = run_attempt(
-                get_workplace(),
-                run_id,
-                stage,
-                shard,
-                task_id=self.request.id,
-                worker=get_settings().worker_name(self.request.hostname),
-                returns=self.request.retries,
-                work=work,
-            )
-        except BrokerError as error:
-            # Nothing could be recorded, so nothing is decided: the message goes back.
-            logger.error("%s/%s[%s]: %s", run_id, stage, shard, error)
-            raise Reject(error, requeue=True) from error
+        outcome = self._attempt_once_redis_answers(run_id, stage, shard, work)
         if outcome.verdict is Verdict.DROPPED:
             logger.info("dropped: %s", outcome.why)
             raise Ignore
@@ -61,6 +51,30 @@ class ShardTask(Task):  # type: ignore[misc]  # celery ships no types
             shortest = SHORTEST_DELAY_SEC if is_amqp(self.app) else 0.0
             raise self.retry(countdown=max(outcome.delay, shortest))
         return outcome
+
+    def _attempt_once_redis_answers(self, run_id: str, stage: str, shard: str, work: Work) -> Outcome:
+        """Without the ledger nothing can be recorded, and so nothing decided; nor can the message be given back."""
+        for pause in itertools.chain(LEDGER_PAUSES_SEC, itertools.repeat(LEDGER_PAUSES_SEC[-1])):
+            try:
+                return run_attempt(
+                    get_workplace(),
+                    run_id,
+                    stage,
+                    shard,
+                    task_id=self.request.id,
+                    worker=get_settings().worker_name(self.request.hostname),
+                    returns=self.request.retries,
+                    work=work,
+                )
+            except BrokerError as error:
+                logger.error("%s/%s[%s]: tried again in %g s: %s", run_id, stage, shard, pause, error)
+                time.sleep(pause)
+        raise AssertionError("unreachable: the pauses do not end")
+
+    def signature_from_request(self, request: Any = None, *args: Any, **options: Any) -> Any:
+        """A message that is sent again reads in Flower as it did before."""
+        options.setdefault("argsrepr", getattr(request or self.request, "argsrepr", None))
+        return super().signature_from_request(request, *args, **options)
 
 
 def _pointer(outcome: Outcome) -> dict[str, str]:

@@ -13,6 +13,7 @@ from mloc_tasks.artifacts import ArtifactInfo, ArtifactStore
 from mloc_tasks.data.items import RESPONSES
 from mloc_tasks.errors import ArtifactNotFoundError, ExecutionError, StoreError
 from mloc_tasks.ledger import Event, Ledger, RunRecord, StageRecord, State
+from mloc_tasks.ledger.events import BLOCK_MS
 from mloc_tasks.settings import Settings, get_settings
 from mloc_tasks.worker.registry import consumers, live_workers
 from mloc_tasks.workplace import store_of
@@ -99,7 +100,8 @@ class Run:
         newest = self._ledger.last_event(self.id)  # before the state is read, so that no end falls between the two
         if (state := self._ledger.run(self.id).state).is_final:
             return state
-        for event in self._ledger.follow(self.id, after=newest):
+        block_ms = BLOCK_MS if timeout is None else max(1, min(BLOCK_MS, int(timeout * 1000)))
+        for event in self._ledger.follow(self.id, after=newest, block_ms=block_ms):
             if event is None or (event.kind == "run" and event.state):
                 state = self._ledger.run(self.id).state
                 if state.is_final:

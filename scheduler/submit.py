@@ -6,7 +6,6 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -148,10 +147,10 @@ def _is_path(source: str) -> bool:
     return "\n" not in source and source.strip().endswith((".yaml", ".yml"))
 
 
-@lru_cache(maxsize=4)
-def _ledger_at(redis_url: str, prefix: str) -> Ledger:
-    return Ledger.connect(get_settings())
+_ledgers: list[tuple[Settings, Ledger]] = []  # the one in use, kept connected between submissions
 
 
 def _ledger(settings: Settings) -> Ledger:
-    return _ledger_at(settings.redis_url, settings.prefix) if settings is get_settings() else Ledger.connect(settings)
+    if not _ledgers or _ledgers[0][0] is not settings:
+        _ledgers[:] = [(settings, Ledger.connect(settings))]
+    return _ledgers[0][1]

@@ -5,8 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from mloc_tasks.executors import Executor
+from mloc_tasks.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "vllm", "transformers", "datasets")
@@ -43,6 +47,20 @@ def test_imports_go_one_way(folder: str, forbidden: tuple[str, ...]) -> None:
             words = line.split()
             if words[:1] in (["import"], ["from"]) and len(words) > 1:
                 assert not words[1].startswith(forbidden), f"{file}: {line}"
+
+
+def test_the_readme_s_executor_is_one() -> None:
+    blocks = (ROOT / "README.md").read_text().split("```python\n")[1:]
+    code = next(block.split("```")[0] for block in blocks if "MyCustomExecutor" in block)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert issubclass(names["MyCustomExecutor"], Executor)
+    assert names["MyCustomExecutor"]().takes() == ("my-executor",)
+
+
+def test_live_workers_cannot_look_gone_between_two_beats() -> None:
+    with pytest.raises(ValueError, match="HEARTBEAT_TTL_SEC=10 must be above HEARTBEAT_INTERVAL_SEC=30"):
+        Settings(heartbeat_ttl_sec=10)
 
 
 def test_the_configuration_page_is_what_the_settings_say() -> None:

@@ -12,11 +12,12 @@ import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
-from mloc_tasks.errors import BrokerError
+from mloc_tasks.errors import BrokerError, LedgerError
 from mloc_tasks.settings import Settings
 
 CONNECT_TIMEOUT_SEC = 5.0
 SOCKET_TIMEOUT_SEC = 15.0  # above the longest blocking read (events.BLOCK_MS)
+PASSING = ("OOM", "READONLY", "LOADING", "MISCONF", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "BUSY ")
 FOREVER = -1  # retries, as redis-py counts them
 RETRY_SEC = (0.05, 1.0)  # between two tries: at first, and at most
 
@@ -61,7 +62,11 @@ def broker_errors(shown_url: str) -> Iterator[None]:
             hint="start it (redis-server), or set REDIS_URL; `mloc run SPEC` needs none",
         ) from error
     except redis.exceptions.ResponseError as error:
-        raise BrokerError(f"Redis at {shown_url} refused a command: {error}") from error
+        if str(error).startswith(PASSING) or isinstance(error, redis.exceptions.OutOfMemoryError):
+            raise BrokerError(
+                f"Redis at {shown_url} takes no writes: {error}", hint="see its memory limit, its disk and its replicas"
+            ) from error
+        raise LedgerError(f"Redis at {shown_url} refused a command: {error}") from error
 
 
 @lru_cache(maxsize=16)

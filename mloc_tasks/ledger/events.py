@@ -35,11 +35,11 @@ def read_events(client: Any, key: str, *, after: str = FIRST, block_ms: int | No
     return [parse_event(entry_id, fields) for entry_id, fields in entries]
 
 
-def follow_events(client: Any, key: str, *, after: str = FIRST) -> Iterator[Event | None]:
-    """Events as they come, until the run's last one. Yields None whenever a second passed without any."""
+def follow_events(client: Any, key: str, *, after: str = FIRST, block_ms: int = BLOCK_MS) -> Iterator[Event | None]:
+    """Events as they come, until the run's last one. Yields None whenever `block_ms` passed without any."""
     over = False
     while True:
-        page = read_events(client, key, after=after, block_ms=BLOCK_MS)
+        page = read_events(client, key, after=after, block_ms=block_ms)
         if not page:
             yield None
         for event in page:

@@ -231,6 +231,11 @@ class StageJob:
     queue: str
     priority: int
 
+    def ends_with(self, shard: str) -> bool:
+        """Whether the end of `shard` is the end of the stage. Of a scattered stage's shards none is: its gather is, and
+        its scatter when it fails."""
+        return not (self.scattered and shard.isdigit())
+
     @cached_property
     def requirement(self) -> Requirement:
         """What the stage asks of a worker's machine."""

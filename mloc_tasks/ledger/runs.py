@@ -119,6 +119,12 @@ class RunRecords(LedgerCore):
             self.run(run_id)
         return State(state)
 
+    def is_open(self, run_id: str, stage: str) -> bool:
+        """Whether a stage is still to be run, or running."""
+        with broker_errors(self._shown_url):
+            state = self.client.hget(self.keys.states(run_id), stage)
+        return bool(state) and not State(state).is_final
+
     def cancel_requested(self, run_id: str) -> bool:
         """Whether somebody has asked for the end of the run."""
         with broker_errors(self._shown_url):

@@ -8,7 +8,7 @@ from typing import Any
 
 from mloc_tasks.ledger.connection import broker_errors
 from mloc_tasks.ledger.core import LedgerCore, event_fields
-from mloc_tasks.ledger.events import FIRST, follow_events, read_events
+from mloc_tasks.ledger.events import BLOCK_MS, FIRST, follow_events, read_events
 from mloc_tasks.ledger.records import Event
 
 
@@ -46,7 +46,7 @@ class EventStream(LedgerCore):
             newest = self.client.xrevrange(self.keys.events(run_id), count=1)
         return str(newest[0][0]) if newest else FIRST
 
-    def follow(self, run_id: str, *, after: str = FIRST) -> Iterator[Event | None]:
-        """Events as they come, until the run ends; None whenever a second passed without any."""
+    def follow(self, run_id: str, *, after: str = FIRST, block_ms: int = BLOCK_MS) -> Iterator[Event | None]:
+        """Events as they come, until the run ends; None whenever `block_ms` passed without any."""
         with broker_errors(self._shown_url):
-            yield from follow_events(self.client, self.keys.events(run_id), after=after)
+            yield from follow_events(self.client, self.keys.events(run_id), after=after, block_ms=block_ms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
 from celery import Celery
@@ -27,5 +28,6 @@ def _use_log_level(logger: logging.Logger, loglevel: int, **_: Any) -> None:
     """LOG_LEVEL holds where the command line names no level."""
     from mloc_tasks.settings import get_settings
 
-    if loglevel == CELERYS_DEFAULT_LEVEL:
+    named = any(word.startswith(("-l", "--loglevel")) for word in sys.argv)
+    if loglevel == CELERYS_DEFAULT_LEVEL and not named:
         logger.setLevel(get_settings().log_level)

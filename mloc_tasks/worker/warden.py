@@ -103,7 +103,7 @@ class Rounds:
             attempt=record.attempt,
             worker=record.worker,
         )
-        whole = not (job.scattered and shard.isdigit())
+        whole = job.ends_with(shard)
         with contextlib.suppress(StaleAttemptError, IllegalTransitionError):  # it ended in this very moment
             self._ledger.commit(
                 run_id, stage, shard, attempt=record.attempt, state=State.FAILED, whole=whole, error=failure

@@ -121,6 +121,45 @@ def test_a_bug_fails_the_run_at_once_with_the_end_of_its_log(start_worker: Start
     assert 'return {"ok": 1 // 0}' in error.log
 
 
+def test_an_executor_that_exits_is_a_permanent_failure(start_worker: StartWorker) -> None:
+    start_worker("one", concurrency=2)
+    run = submit_yaml(document({"taskType": "quitting"}))
+    assert run.wait(WAIT_SEC) is State.FAILED
+    error = run.status().run.error
+    assert error is not None
+    assert (error.attempt, error.message) == (1, "the executor ended its process by sys.exit(3)")
+
+
+def test_a_running_stage_finishes_when_another_fails(start_worker: StartWorker) -> None:
+    start_worker("one", concurrency=2)
+    nodes = [
+        {"name": "healthy", "taskType": "slow", "data": rows(8), "seconds": 0.2, "parallel": {"enabled": True}},
+        {"name": "bad", "taskType": "buggy"},
+        {"name": "after", "taskType": "echo", "dependsOn": ["healthy"], "message": "x"},
+    ]
+    run = submit_yaml(document({"graph": {"nodes": nodes}, "priority": 4}))
+    assert run.wait(WAIT_SEC) is State.FAILED
+    states = {stage.name: str(stage.state) for stage in run.status().stages}
+    assert states["bad"] == "failed"
+    assert states["after"] == "skipped"
+    assert states["healthy"] in ("done", "skipped")  # skipped where the failure came before it began
+
+
+def test_redis_without_room_for_writes_is_waited_for(start_worker: StartWorker, tmp_path: Path) -> None:
+    start_worker("one")
+    run = submit_yaml(document({"taskType": "slow", "data": rows(4), "seconds": 0.5}))
+    wait_for_attempt(run, stage="slow")
+    client = Ledger.connect().client
+    client.config_set("maxmemory", "1")
+    log = tmp_path / "one" / "worker.log"
+    deadline = time.monotonic() + WAIT_SEC
+    while "takes no writes" not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+    client.config_set("maxmemory", "0")
+    assert run.wait(WAIT_SEC) is State.DONE
+
+
 def test_a_worker_that_was_paused_past_its_timeout_can_finish_nothing(
     start_worker: StartWorker, tmp_path: Path
 ) -> None:

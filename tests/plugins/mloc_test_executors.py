@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -80,3 +81,12 @@ class GateExecutor(Executor):
                 writer.write({"index": index, "input": row, "output": f"{row}!", "finish_reason": "stop"})
                 task.report.progress(index + 1 - task.inputs.start, len(task.inputs))
         return writer.responses(ok=True, model="gate", usage={"num_requests": len(task.inputs)})
+
+
+class QuittingExecutor(Executor):
+    """Ends its process by itself, as a script would."""
+
+    name: ClassVar[str] = "quitting"
+
+    def run(self, task: Task, out_dir: Path) -> dict[str, Any]:
+        sys.exit(3)

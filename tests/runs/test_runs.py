@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mloc_tasks.errors import ArtifactNotFoundError, PlanError, RoutingError
-from mloc_tasks.ledger import State
+from mloc_tasks.ledger import Ledger, State
+from mloc_tasks.settings import Settings
 from scheduler import Run, RunFailedError, submit_yaml
+from scheduler.embedded import LocalWorker
 
 WAIT_SEC = 60
 
@@ -154,8 +157,6 @@ def test_what_this_version_cannot_run_is_refused_at_submit() -> None:
 
 
 def test_a_run_for_a_queue_without_worker_waits_and_says_how_to_serve_it(tmp_path: Path, valkey: str) -> None:
-    from mloc_tasks.settings import Settings
-
     queues = tmp_path / "queues.yaml"
     queues.write_text("queues: {lonely: {taskTypes: ['*']}}")
     run = submit_yaml(document({"taskType": "echo", "message": "x"}), settings=Settings(queues_file=queues))
@@ -176,6 +177,41 @@ def test_a_worker_that_falls_short_hands_the_shard_back_and_the_status_says_why(
             break
     assert "has no GPU" in run.status().waiting[0]
     assert run.cancel() is State.CANCELLED
+
+
+def test_what_cannot_start_any_more_ends_the_run_without_a_worker(tmp_path: Path) -> None:
+    queues = tmp_path / "queues.yaml"
+    queues.write_text("queues: {cpu: {taskTypes: ['*']}, lonely: {taskTypes: ['*'], offers: {tags: [far]}}}")
+    far = {"resources": {"tags": ["far"]}, "parallel": {"enabled": True}, "data": items(3)}
+    stages = [echo("bad", message="${before.items[0].output}"), echo("after", **far), echo("last", **far)]
+    spec = {"stages": [echo("before", message="x"), *stages]}
+    run = submit_yaml(document(spec), settings=Settings(queues_file=queues))
+    assert run.wait(WAIT_SEC) is State.FAILED
+    assert stage_states(run) == {"before": "done", "bad": "failed", "after": "skipped", "last": "skipped"}
+
+
+def test_a_cancelled_stage_is_handed_back_no_more(worker: LocalWorker) -> None:
+    resources = {"hardware": {"cpu": 4_000}}
+    run = submit_yaml(document({"stages": [echo("big", message="x", resources=resources)]}))
+    for event in run.events(follow=True):
+        if event.kind == "unfit":
+            break
+    assert run.cancel() is State.CANCELLED
+    ledger = Ledger.connect()
+    deadline = time.monotonic() + WAIT_SEC
+    while (shard := ledger.shard(run.id, "big", "0")) is None or not shard.state.is_final:
+        assert time.monotonic() < deadline, worker.log_tail
+        time.sleep(0.05)
+    assert shard.state is State.CANCELLED
+
+
+def test_a_short_wait_is_short() -> None:
+    run = submit_yaml(document({"stages": [echo("far", message="x", resources={"hardware": {"cpu": 4_000}})]}))
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        run.wait(0.1)
+    assert time.monotonic() - started < 0.8
+    run.cancel()
 
 
 def test_a_target_time_is_reported_met_or_missed() -> None:

@@ -8,9 +8,16 @@ if not raw or not run[1] then return {'missing', ''} end
 local rec = cjson.decode(raw)
 if FINAL[rec.state] then return {rec.state, raw} end
 
--- A stage that is over drops its shards that never began; so do a cancelled and a stopped run.
-local refusal = nil
-if run[2] or run[1] == 'cancelled' then refusal = 'cancelled' elseif run[3] and rec.state == 'queued' then refusal = 'skipped' end
+-- A stage that is over takes no more shards, nor does one that has failed already in a run that is to stop.
+local refusal, stage_state = nil, redis.call('HGET', STATES, stage)
+if run[2] or run[1] == 'cancelled' or stage_state == 'cancelled' then
+  refusal = 'cancelled'
+elseif stage_state == 'skipped' then
+  refusal = 'skipped'
+elseif run[3] and rec.state == 'queued' and shard ~= 'gather'  -- which reports what became of the shards
+    and tonumber(redis.call('HGET', STAGE, 'shards_failed') or 0) > 0 then
+  refusal = 'skipped'
+end
 local deps = cjson.decode(redis.call('HGET', STAGE, 'depends_on'))
 if not refusal and #deps > 0 then
   local waiting = false
@@ -20,13 +27,12 @@ if not refusal and #deps > 0 then
   end
   if waiting and not refusal then return {'waiting', raw} end
 end
-if redis.call('HGET', STATES, stage) == 'cancelled' then refusal = 'cancelled' end
-if refusal and shard == 'gather' and refusal == 'skipped' then refusal = nil end  -- it reports what became of the shards
 if refusal then
   rec.state, rec.ended = refusal, tonumber(now)
   raw = cjson.encode(rec)
   redis.call('HSET', SHARDS, shard, raw)
-  if whole or shard == 'scatter' then move_stage(maxlen, now, stage, refusal, '{}') end
+  if whole then move_stage(maxlen, now, stage, refusal, '{}') end
+  close_up(maxlen, now)
   return {refusal, raw}
 end
 

@@ -40,4 +40,5 @@ if whole then
   if error ~= '' then redis.call('HSET', STAGE, 'error', error) end
   move_stage(maxlen, now, stage, state, error ~= '' and error or '{}')
 end
+if state == 'failed' then close_up(maxlen, now) end
 return 'ok'

@@ -24,6 +24,7 @@ logger = logging.getLogger("mloc.attempt")
 MAX_BACKOFF_SEC = 600.0
 HAND_BACK_SEC = (1.0, 60.0)  # delay of the first and at most of each later hand-back by an unfit worker
 BUSY_SEC = (1.0, 30.0)  # delay before a copy of a running shard's message is looked at again: the first, and at most
+LEASE_MARGIN_SEC = 0.2
 SURE_OF_CLAIM_SHARE = 0.15  # of the visibility timeout; see worker/visibility.py for how long a lease lasts
 SIGNAL_EXITS = range(-255, -255 + signal.NSIG)  # how a pool child exits on a signal [billiard/common.py]
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}
@@ -111,7 +112,9 @@ def run_attempt(
         return _settled(record)
     if claim.status is ClaimStatus.BUSY and record is not None:
         # Kept in circulation: should the holder vanish, this copy is the one that takes over.
-        delay = min(BUSY_SEC[1], BUSY_SEC[0] * 2.0**returns)
+        # A live holder renews its lease long before it ends; a dead one's shard is free right after.
+        soonest = ledger.lease_left(record.worker) + LEASE_MARGIN_SEC
+        delay = min(BUSY_SEC[1], BUSY_SEC[0] * 2.0**returns, soonest)
         return Outcome(verdict=Verdict.AGAIN, delay=delay, why=f"{record.worker} holds it")
     if claim.status is not ClaimStatus.CLAIMED or record is None:
         return Outcome(verdict=Verdict.DROPPED, why=f"{run_id}/{stage}[{shard}] is {claim.status}")

@@ -98,6 +98,8 @@ def _rabbitmq(settings: Settings) -> dict[str, Any]:
         "broker_transport_options": {"confirm_publish": True},
         # The broker notices at the second missed beat: a machine that vanished is given up within the timeout.
         "broker_heartbeat": max(1, int(settings.visibility_timeout_sec / 2)),
+        # Also when the broker closes a channel, as it does at its consumer_timeout: the worker would end.
+        "broker_channel_error_retry": True,
         "task_queues": [work_queue(name) for name in settings.queues_from_topics or (DEFAULT_QUEUE,)],
         "task_default_queue_type": "quorum",
         "task_create_missing_queue_type": "quorum",

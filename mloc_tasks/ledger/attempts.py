@@ -84,6 +84,11 @@ class Attempts(RunRecords, EventStream):
         `IllegalTransitionError` when the shard is over already."""
         self._commit(run_id, stage, shard, attempt, str(state), whole, error, result, items)
 
+    def lease_left(self, worker: str) -> float:
+        """Seconds that a worker's lease lasts unless it is renewed; 0 where it has none."""
+        with broker_errors(self._shown_url):
+            return max(0.0, float(self.client.pttl(self.keys.lease(worker))) / 1000)
+
     def release(self, run_id: str, stage: str, shard: str, *, attempt: int, error: Failure) -> None:
         """End an attempt without settling the shard: another one may claim it. Raises as `commit` does."""
         self._commit(run_id, stage, shard, attempt, "released", False, error, None, None)

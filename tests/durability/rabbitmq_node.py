@@ -76,6 +76,11 @@ class RabbitNode:
         with self.connect() as connection, contextlib.suppress(amqp.exceptions.NotFound):
             connection.channel().queue_purge(queue)
 
+    def close_connections(self) -> None:
+        """End every client's connection."""
+        command = [str(SCRIPT.with_name("rabbitmqctl")), "close_all_connections", "a test asks for it"]
+        subprocess.run(command, env=self._environment(), check=True, stdin=subprocess.DEVNULL, capture_output=True)
+
     def _answers(self) -> bool:
         try:
             self.connect().close()

@@ -28,12 +28,6 @@ BROKER_ERRORS = (OperationalError, redis.exceptions.ConnectionError, redis.excep
 class RunRequest(Request):  # type: ignore[misc]  # celery ships no types
     """The request of a task of a run."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # A closed Redis channel has no connection any more: an acknowledgement on it fails with an AttributeError,
-        # which would end the worker. The message comes again and finds its shard over.
-        self._connection_errors = (*self._connection_errors, AttributeError)
-
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         """What could not be passed on comes again, and the claim that a pool child died with is given up.
 

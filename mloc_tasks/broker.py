@@ -25,19 +25,19 @@ class HonestWhenClosed:
         return super()._connparams(*args, **kwargs)  # type: ignore[misc]  # of the channel beside it
 
 
-class RedisChannel(HonestWhenClosed, Channel):  # type: ignore[misc]  # kombu ships no types
+class RedisChannel(HonestWhenClosed, Channel):
     """At one server."""
 
 
-class RedisTransport(Transport):  # type: ignore[misc]
+class RedisTransport(Transport):
     Channel = RedisChannel
 
 
-class SentinelRedisChannel(HonestWhenClosed, SentinelChannel):  # type: ignore[misc]
+class SentinelRedisChannel(HonestWhenClosed, SentinelChannel):
     """At the server that Sentinels name."""
 
 
-class SentinelRedisTransport(SentinelTransport):  # type: ignore[misc]
+class SentinelRedisTransport(SentinelTransport):
     Channel = SentinelRedisChannel
 
 

@@ -16,6 +16,7 @@ import psutil
 from mloc_tasks.ledger import State
 from tests.chaos.stack import POLL_SEC, TIMEOUT_SEC, Stack
 
+ENDS_SEC = 30.0  # a worker after SIGTERM
 BUSY_VICTIM_SEC = 3.0  # how long a fault waits for its victim to hold a shard
 
 
@@ -114,27 +115,18 @@ FAULTS: dict[str, Fault] = {
 
 
 def _kill(stack: Stack, name: str) -> None:
-    worker = stack.workers[name]
-    stack.signal_group(worker, signal.SIGKILL)
-    worker.stop(idle=True)
+    stack.signal_group(stack.workers[name], signal.SIGKILL)
+    stack.until(lambda: not stack.lives(name), f"{name} ended after SIGKILL")
 
 
 def _restart(stack: Stack, name: str) -> None:
-    """SIGTERM, and SIGKILL for one that does not end; then a new one of the same name."""
+    """SIGTERM, and a new one of the same name when it has ended."""
     worker = stack.workers[name]
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(worker.pid, signal.SIGCONT)
+    if stack.lives(name):
+        stack.signal_group(worker, signal.SIGCONT)  # it may be paused
         os.kill(worker.pid, signal.SIGTERM)
-    stack.until(lambda: _ended(worker.pid), f"{name} ended after SIGTERM", deadline_sec=20)
-    worker.stop(idle=True)
+        stack.until(lambda: not stack.lives(name), f"{name} ended after SIGTERM", deadline_sec=ENDS_SEC)
     stack.start_worker(name)
-
-
-def _ended(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def _victim(stack: Stack, rng: random.Random, run_id: str) -> str:

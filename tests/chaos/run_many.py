@@ -1,7 +1,7 @@
 """Many randomized runs on one stack: `python -m tests.chaos.run_many --seed 1 --runs 100`.
 
 Each run's seed decides which faults strike, when and whom; `--seed S --runs 1` plays one of them again. Fails at the
-end when any run did; the logs of a failed run's workers stay in `--keep`.
+end when any run did; the logs of a failed run's workers go to `--keep`.
 """
 
 from __future__ import annotations
@@ -35,17 +35,19 @@ def run_many(
             verdicts.append(verdict)
             if verdict.problems:
                 if keep is not None:
-                    shutil.copytree(
-                        stack.folder,
-                        keep / f"seed-{number}",
-                        ignore=shutil.ignore_patterns("*.sock"),
-                        dirs_exist_ok=True,
-                    )
+                    _keep_logs(stack, keep / f"seed-{number}")
                 stacks.close()
                 stack = stacks.enter_context(Stack())
             if time.monotonic() > end:
                 break
     return verdicts
+
+
+def _keep_logs(stack: Stack, target: Path) -> None:
+    for name in stack.names:
+        log = target / stack.log(name).parent.name / "worker.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(stack.log(name), log)
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:
@@ -71,7 +73,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="seed of the first run; each further one has the next")
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--faults", default=",".join(FAULTS), help="comma-separated; default: all")
-    parser.add_argument("--keep", type=Path, help="where logs and results of failed runs go")
+    parser.add_argument("--keep", type=Path, help="where the logs of failed runs go")
     options = parser.parse_args()
     verdicts = run_many(options.seed, options.runs, kinds=options.faults.split(","), keep=options.keep)
     print(summary(verdicts))

@@ -82,7 +82,7 @@ class Stack:
 
     def _end(self) -> None:
         for worker in self.workers.values():
-            self.signal_group(worker, signal.SIGCONT)
+            self.signal_group(worker, signal.SIGKILL)
             worker.stop(idle=True)
         self.valkey.stop()
         sys.path.remove(str(PLUGINS))
@@ -97,12 +97,24 @@ class Stack:
     # Workers
 
     def start_worker(self, name: str) -> None:
-        """Start the worker of that name, over again where it has ended."""
+        """Start the worker of that name, where it does not live."""
+        if self.lives(name):
+            return
         log = self.log(name)
         log.parent.mkdir(exist_ok=True)
         worker = LocalWorker(("cpu",), log=log, concurrency=self.concurrency, options=("-n", name))
         worker.start()
         self.workers[name] = worker
+
+    def lives(self, name: str) -> bool:
+        """Whether a worker's main process is there, also when it is stopped."""
+        worker = self.workers.get(name)
+        if worker is None:
+            return False
+        try:
+            return psutil.Process(worker.pid).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
 
     def log(self, name: str) -> Path:
         return self.folder / name.partition("@")[0] / "worker.log"
@@ -130,7 +142,8 @@ class Stack:
         """Processes of this stack that belong to none of its workers."""
         known = {self.valkey.pid, os.getpid()}
         for name, worker in self.workers.items():
-            known |= {worker.pid, *(child.pid for child in self.children(name))}
+            if self.lives(name):
+                known |= {worker.pid, *(child.pid for child in self.children(name))}
         return [_shown(process) for process in marked(self.mark) if process.pid not in known]
 
     # Ledger

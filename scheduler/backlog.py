@@ -13,7 +13,6 @@ from mloc_tasks.ledger.connection import Client
 
 logger = logging.getLogger("mloc.submit")
 
-CONNECT_TIMEOUT_SEC = 2.0
 PRIORITY_SEPARATOR = "\x06\x16"  # between a queue's name and its priority step [kombu/transport/redis.py]
 
 
@@ -35,7 +34,7 @@ def backlogs(client: Client, prefix: str, queues: Sequence[str]) -> dict[str, in
 def rabbitmq_backlogs(app: Celery, queues: Sequence[str]) -> dict[str, int]:
     """Messages that wait in each queue of RabbitMQ; empty where it does not answer, which the sending then reports."""
     lengths: dict[str, int] = {}
-    with app.connection_for_read(connect_timeout=CONNECT_TIMEOUT_SEC) as connection:
+    with app.pool.acquire(block=True) as connection:  # the one that the messages are sent over
         try:
             channel = connection.channel()
             for queue in queues:
@@ -44,6 +43,7 @@ def rabbitmq_backlogs(app: Celery, queues: Sequence[str]) -> dict[str, int]:
                 except NotFound:  # nothing was ever sent there; the channel is closed with it
                     lengths[queue] = 0
                     channel = connection.channel()
+            channel.close()
         except (*connection.connection_errors, *connection.channel_errors) as error:
             logger.warning("the queues' lengths are unknown: %s", error)
             return {}

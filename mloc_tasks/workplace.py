@@ -18,6 +18,7 @@ from mloc_tasks.ledger import Ledger
 from mloc_tasks.ledger.connection import connect
 from mloc_tasks.settings import Settings, get_settings
 from mloc_tasks.worker.hardware import machine_capabilities
+from mloc_tasks.worker.life import this_life
 
 SCRATCH = "attempt-"  # beginning of the names in MLOC_SCRATCH_DIR
 
@@ -73,8 +74,8 @@ def store_of(settings: Settings) -> ArtifactStore:
 
 
 def holder() -> str:
-    """Who holds a claim inside this worker: process and thread."""
-    return f"{os.getpid()}:{threading.get_ident()}"
+    """Who holds a claim inside this worker: process, thread, and which of the lives under the worker's name it is."""
+    return f"{os.getpid()}:{threading.get_ident()}:{this_life()}"
 
 
 def holder_is_gone(name: str) -> bool:

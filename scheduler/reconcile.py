@@ -249,12 +249,12 @@ class Reconciler:
         run, stages = ledger.run(run_id), tuple(ledger.stages(run_id))
         open_shards = {stage.name: ledger.open_shards_of(run_id, stage.name) for stage in ready(stages)}
         held = [(name, record) for name, records in open_shards.items() for record in records if record.holder]
-        alive = ledger.live_leases(record.worker for _, record in held)
+        leases = ledger.leases(record.worker for _, record in held)
         return Picture(
             run=run,
             stages=stages,
             next=runnable(stages, open_shards),
-            claimed=frozenset((name, record.shard) for name, record in held if record.worker in alive),
+            claimed=frozenset((name, record.shard) for name, record in held if record.stands_under(leases)),
             activity=Activity.of(ledger.recent_events(run_id, since=now - self.grace_sec)),
             messages=messages,
             now=now,

@@ -154,7 +154,7 @@ class ArtifactStore(ABC):
     def scratch(self, owner: str) -> Path:
         """A new, empty, hidden directory on this machine from which `put_dir(..., move=True)` is cheapest.
 
-        It is the caller's to remove when no `put_dir` takes it; `owner`, a name of one segment, is whom `sweep` asks for.
+        It is the caller's to remove when no `put_dir` takes it. `owner`, a name of one segment: `sweep` goes by it.
         """
 
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -179,6 +180,11 @@ class ShardRecord:
     def tries(self) -> int:
         """The attempts that count against `retry.maxAttempts`."""
         return self.attempt - self.base
+
+    def stands_under(self, leases: Mapping[str, str]) -> bool:
+        """Whether a live worker holds the shard, in the same life as when it took it. As `stands` in common.lua."""
+        life = self.holder.partition(":")[2].partition(":")[2]
+        return bool(self.holder) and self.worker in leases and life in ("", leases[self.worker])
 
     @classmethod
     def from_json(cls, shard: str, text: str) -> ShardRecord:

@@ -96,10 +96,10 @@ class Reopening(RunRecords):
                 return
             before = f"({page[-1][0]}"
 
-    def live_leases(self, workers: Iterable[str]) -> frozenset[str]:
-        """Those of the workers whose claims nobody may take."""
+    def leases(self, workers: Iterable[str]) -> dict[str, str]:
+        """The leases of those workers that live: which life of theirs it is. See `ShardRecord.stands_under`."""
         names = sorted(set(workers))
         with broker_errors(self._shown_url), self.client.pipeline(transaction=False) as pipe:
             for name in names:
-                pipe.exists(self.keys.lease(name))
-            return frozenset(name for name, there in zip(names, pipe.execute(), strict=True) if there)
+                pipe.get(self.keys.lease(name))
+            return {name: life for name, life in zip(names, pipe.execute(), strict=True) if life is not None}

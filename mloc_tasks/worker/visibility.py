@@ -22,6 +22,7 @@ from mloc_tasks.ledger.connection import Client, connect
 from mloc_tasks.ledger.keys import Keys
 from mloc_tasks.rabbitmq import warn_of_limits
 from mloc_tasks.settings import Settings, get_settings
+from mloc_tasks.worker.life import this_life
 
 logger = logging.getLogger("mloc.worker")
 
@@ -83,7 +84,7 @@ class Renewal:
         tags = held_deliveries(self._consumer) if self._index else []
         try:
             with self._client.pipeline(transaction=False) as pipe:
-                pipe.set(self._lease, "1", px=self._lease_ms)
+                pipe.set(self._lease, this_life(), px=self._lease_ms)
                 if tags:
                     pipe.zadd(self._index, dict.fromkeys(tags, now), xx=True)  # xx: never revive one that is over
                 pipe.execute()

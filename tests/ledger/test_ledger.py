@@ -129,6 +129,18 @@ def test_a_dead_childs_claim_is_taken_over_though_its_worker_lives(ledger: Ledge
     assert claim(ledger, holder="2:2", takeover=1).status is ClaimStatus.CLAIMED
 
 
+def test_a_claim_ends_with_the_life_of_its_worker(ledger: Ledger) -> None:
+    """Also where the worker has come back under its name, and renews its lease."""
+    ledger.create(new_run())
+    ledger.client.set(ledger.keys.lease("w1"), "first")
+    claim(ledger, worker="w1", holder="1:1:first")
+    assert claim(ledger, worker="w2", holder="2:2:other").status is ClaimStatus.BUSY
+    ledger.client.set(ledger.keys.lease("w1"), "second")
+    shard = next(ledger.shards("run", "a"))
+    assert not shard.stands_under(ledger.leases(["w1", "w2"]))
+    assert claim(ledger, worker="w2", holder="2:2:other").status is ClaimStatus.CLAIMED
+
+
 def test_a_stale_attempt_cannot_commit(ledger: Ledger) -> None:
     ledger.create(new_run())
     claim(ledger, worker="gone")

@@ -11,7 +11,7 @@ for i = 6, #KEYS do
   for j = 1, #shards, 2 do
     local rec = cjson.decode(shards[j + 1])
     if rec.state == 'running' then
-      if rec.holder and redis.call('EXISTS', prefix .. rec.worker) == 1 then return 'alive' end
+      if stands(rec, prefix) then return 'alive' end
       rec.state, rec.ended, rec.holder = 'cancelled', tonumber(now), nil
       held[#held + 1] = {KEYS[i], shards[j], cjson.encode(rec)}
     end

@@ -36,8 +36,7 @@ if refusal then
   return {refusal, raw}
 end
 
-if rec.state == 'running' and rec.holder and takeover ~= rec.attempt and rec.holder ~= holder
-    and redis.call('EXISTS', prefix .. rec.worker) == 1 then
+if rec.state == 'running' and takeover ~= rec.attempt and rec.holder ~= holder and stands(rec, prefix) then
   return {'busy', raw}
 end
 if rec.items then

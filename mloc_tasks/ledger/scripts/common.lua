@@ -7,6 +7,13 @@ local function event(maxlen, now, kind, stage, shard, attempt, state, data)
     'shard', shard, 'attempt', attempt, 'state', state, 'data', data)
 end
 
+-- Whether a claim stands: its worker renews its lease, in the same life as when it took the claim.
+local function stands(rec, prefix)
+  local lease = rec.holder and redis.call('GET', prefix .. rec.worker)
+  local life = lease and string.match(rec.holder, '^[^:]*:[^:]*:(.+)$')
+  return lease and (not life or life == lease)
+end
+
 -- Moves a stage forward; says whether it moved.
 local function move_stage(maxlen, now, stage, state, data)
   local old = redis.call('HGET', STATES, stage)

@@ -16,7 +16,7 @@ import psutil
 from mloc_tasks.ledger import State
 from tests.chaos.stack import POLL_SEC, TIMEOUT_SEC, Stack
 
-ENDS_SEC = 30.0  # a worker after SIGTERM
+ENDS_SEC = 15.0  # a worker after SIGTERM
 BUSY_VICTIM_SEC = 3.0  # how long a fault waits for its victim to hold a shard
 
 
@@ -125,7 +125,11 @@ def _restart(stack: Stack, name: str) -> None:
     if stack.lives(name):
         stack.signal_group(worker, signal.SIGCONT)  # it may be paused
         os.kill(worker.pid, signal.SIGTERM)
-        stack.until(lambda: not stack.lives(name), f"{name} ended after SIGTERM", deadline_sec=ENDS_SEC)
+        try:
+            stack.until(lambda: not stack.lives(name), f"{name} ended after SIGTERM", deadline_sec=ENDS_SEC)
+        except AssertionError:
+            stack.signal_group(worker, signal.SIGABRT)
+            raise
     stack.start_worker(name)
 
 

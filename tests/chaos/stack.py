@@ -57,6 +57,7 @@ class Stack:
             "HEARTBEAT_INTERVAL_SEC": "0.5",
             "HEARTBEAT_TTL_SEC": "2",
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(PLUGINS), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONFAULTHANDLER": "1",  # SIGABRT writes the stacks of a process that hangs into its log
             MARK: self.mark,
             **self._given,
         }

@@ -8,11 +8,16 @@ import signal
 import threading
 from typing import Any
 
+from billiard import pool
 from celery.signals import worker_shutting_down
 
 from mloc_tasks.settings import get_settings
 
 logger = logging.getLogger("mloc.worker")
+
+# Looks, 0.1 s apart, of a pool child that ends for the main process to have taken its last result. billiard's are 300,
+# but the loop that takes results has often ended before the child. The message then comes again and finds its shard over.
+LAST_LOOKS = 10
 
 _asked = threading.Event()
 
@@ -20,6 +25,7 @@ _asked = threading.Event()
 def install_shutdown() -> None:
     """Bound Celery's warm shutdown, which waits for running tasks without end."""
     worker_shutting_down.connect(_on_shutdown, weak=False)
+    pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = LAST_LOOKS
 
 
 def _on_shutdown(how: str, **_: Any) -> None:

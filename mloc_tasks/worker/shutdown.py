@@ -16,7 +16,7 @@ from mloc_tasks.settings import get_settings
 logger = logging.getLogger("mloc.worker")
 
 # Looks, 0.1 s apart, of a pool child that ends for the main process to have taken its last result. billiard's are 300,
-# but the loop that takes results has often ended before the child. The message then comes again and finds its shard over.
+# but the loop that takes results has often ended before. The message then comes again and finds its shard over.
 LAST_LOOKS = 10
 
 _asked = threading.Event()

@@ -34,11 +34,8 @@ class RunRequest(Request):  # type: ignore[misc]  # celery ships no types
         A shard's own failure is an outcome and never gets here.
         """
         error = getattr(exc_info.exception, "exc", exc_info.exception)
-        name = shard_name(self.name, self.args)
-        if isinstance(error, WorkerLostError) and name is not None:
-            run_id, stage, shard = name
-            worker = get_settings().worker_name(self.hostname)
-            _abandon(run_id, stage, shard, task_id=self.id, worker=worker)
+        if isinstance(error, WorkerLostError):
+            give_claim_up(self)
         elif isinstance(error, BROKER_ERRORS):
             logger.warning("%s: its message goes back, because what follows it could not be sent: %s", self.id, error)
             exc_info.exception = Reject(error, requeue=True)
@@ -55,6 +52,13 @@ class RunRequest(Request):  # type: ignore[misc]  # celery ships no types
             super().send_event("task-failed", exception=why, traceback="")
         else:
             super().send_event(type, **fields)
+
+
+def give_claim_up(request: Request) -> None:
+    """Free the claim of a process that died or is about to be ended, so that whoever gets the message may take it."""
+    name = shard_name(request.name, request.args)
+    if name is not None:
+        _abandon(*name, task_id=request.id, worker=get_settings().worker_name(request.hostname))
 
 
 def _abandon(*name: str, task_id: str, worker: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -10,8 +11,10 @@ from typing import Any
 
 from billiard import pool
 from celery.signals import worker_shutting_down
+from celery.worker import state
 
 from mloc_tasks.settings import get_settings
+from mloc_tasks.worker.request import give_claim_up
 
 logger = logging.getLogger("mloc.worker")
 
@@ -19,7 +22,7 @@ logger = logging.getLogger("mloc.worker")
 # but the loop that takes results has often ended before. The message then comes again and finds its shard over.
 LAST_LOOKS = 10
 
-_asked = threading.Event()
+_asked = itertools.count()
 
 
 def install_shutdown() -> None:
@@ -31,16 +34,17 @@ def install_shutdown() -> None:
 def _on_shutdown(how: str, **_: Any) -> None:
     if how != "Warm":
         return
-    if _asked.is_set():
-        logger.warning("asked to stop again: running shards are handed back now")
-        _hand_back()
-        return
-    _asked.set()
-    timer = threading.Timer(get_settings().shutdown_grace_sec, _hand_back)
+    again = next(_asked) > 0  # one step, because a second signal may come in the middle of the first one's handler
+    # Not in this handler, which may have interrupted the very client that is needed.
+    timer = threading.Timer(0.0 if again else get_settings().shutdown_grace_sec, _hand_back)
     timer.daemon = True
     timer.start()
 
 
 def _hand_back() -> None:
-    """Celery's cold shutdown: running tasks are cancelled and their messages go back to the queue."""
+    """Give up the claims of what runs, so that others may take it at once; then Celery's cold shutdown, which cancels
+    running tasks and puts their messages back."""
+    logger.warning("running shards are handed back now")
+    for request in list(state.active_requests):
+        give_claim_up(request)
     os.kill(os.getpid(), signal.SIGQUIT)

@@ -148,8 +148,6 @@ class Drive:
         if not self._pending:
             return
         at, name = self._pending[0]
-        if self._due and self._due[0][0] == float("-inf"):
-            return
         if self._stack.ask(lambda: self._stack.committed(self._run.id)) < at:
             return
         self._pending.pop(0)
@@ -158,15 +156,10 @@ class Drive:
         now = time.monotonic()
         for delay, action in strike.due:
             heappush(self._due, (now + delay, next(self._order), action))
-        if name.startswith("broker"):
-            # Nothing of the run can be asked for until it is back.
-            self._end_due(now + max(delay for delay, _ in strike.due), wait=True)
 
-    def _end_due(self, until: float, *, wait: bool = False) -> None:
+    def _end_due(self, until: float) -> None:
         while self._due and self._due[0][0] <= until:
-            when, _, action = heappop(self._due)
-            if wait:
-                time.sleep(max(0.0, when - time.monotonic()))
+            _, _, action = heappop(self._due)
             action()
 
     def _watch(self, newest: str, moved: float) -> tuple[str, float]:

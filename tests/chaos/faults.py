@@ -17,6 +17,7 @@ from mloc_tasks.ledger import State
 from tests.chaos.stack import POLL_SEC, TIMEOUT_SEC, Stack
 
 ENDS_SEC = 15.0  # a worker after SIGTERM
+MOST_AWAY_SEC = 1.5  # the broker
 BUSY_VICTIM_SEC = 3.0  # how long a fault waits for its victim to hold a shard
 
 
@@ -80,14 +81,14 @@ def workers_restarted(stack: Stack, rng: random.Random, run_id: str) -> Strike:
 def broker_restarted(stack: Stack, rng: random.Random, run_id: str) -> Strike:
     """The broker ends in order and starts again with its AOF."""
     stack.valkey.stop()
-    return Strike(fault="broker_restarted", time=time.time(), due=((rng.uniform(0.0, 1.5), stack.valkey.start),))
+    return _broker_comes_back(stack, rng, "broker_restarted")
 
 
 def broker_killed(stack: Stack, rng: random.Random, run_id: str) -> Strike:
     """The broker gets SIGKILL and starts again with its AOF (`appendfsync always`: it loses nothing)."""
     os.kill(stack.valkey.pid, signal.SIGKILL)
     stack.valkey.stop()
-    return Strike(fault="broker_killed", time=time.time(), due=((rng.uniform(0.0, 1.5), stack.valkey.start),))
+    return _broker_comes_back(stack, rng, "broker_killed")
 
 
 def connections_cut(stack: Stack, rng: random.Random, run_id: str) -> Strike:
@@ -112,6 +113,14 @@ FAULTS: dict[str, Fault] = {
         connections_cut,
     )
 }
+
+
+def _broker_comes_back(stack: Stack, rng: random.Random, fault: str) -> Strike:
+    """Not later, as other faults end: nothing can be asked for without it, and no worker ends in order."""
+    gone = time.time()
+    time.sleep(rng.uniform(0.0, MOST_AWAY_SEC))
+    stack.valkey.start()
+    return Strike(fault=fault, time=gone)
 
 
 def _kill(stack: Stack, name: str) -> None:

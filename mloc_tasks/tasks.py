@@ -14,7 +14,7 @@ from mloc_tasks import signatures
 from mloc_tasks.app import app
 from mloc_tasks.attempt import Outcome, Verdict, Work, run_attempt
 from mloc_tasks.configuration import is_amqp
-from mloc_tasks.errors import BrokerError
+from mloc_tasks.errors import BrokerError, MlocError
 from mloc_tasks.ledger import GATHER, SCATTER
 from mloc_tasks.rabbitmq import SHORTEST_DELAY_SEC
 from mloc_tasks.settings import get_settings
@@ -22,6 +22,7 @@ from mloc_tasks.workplace import get_workplace
 
 logger = logging.getLogger("mloc.tasks")
 
+FINISH_AGAIN_SEC = (0.5, 30.0)  # where the store is away: at first, and at most
 LEDGER_PAUSES_SEC = (1.0, 2.0, 5.0, 10.0)
 
 
@@ -124,9 +125,15 @@ def join(run_id: str) -> str:
     return run_id
 
 
-@app.task(name=signatures.FINISH, Request=ShardTask.Request)  # type: ignore[untyped-decorator]
-def finish(run_id: str) -> dict[str, str]:
+@app.task(bind=True, base=ShardTask, name=signatures.FINISH)  # type: ignore[untyped-decorator]
+def finish(self: ShardTask, run_id: str) -> dict[str, str]:
     """End a run: publish its last stage's result as the run's, and record the state it ends in."""
     from mloc_tasks.finish import finish_run
 
-    return {"state": str(finish_run(get_workplace(), run_id))}
+    try:
+        return {"state": str(finish_run(get_workplace(), run_id))}
+    except MlocError as error:
+        if not error.retryable:
+            raise
+        logger.warning("run %s is not ended yet: %s", run_id, error)
+        raise self.retry(countdown=min(FINISH_AGAIN_SEC[1], FINISH_AGAIN_SEC[0] * 2.0**self.request.retries)) from error

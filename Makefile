@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PYTHON PIP_ARGS
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench venv clean
+.PHONY: help demo test chaos lint types bench venv clean
 
 help: ## this list
 	@echo "Targets:"
@@ -21,9 +21,12 @@ demo: $(VENV)/.ready-demo ## run templates/quickstart.yaml on a real 135M model:
 
 test: $(VENV)/.ready-test ## the tests: the fast ones, then those that load the real model
 	@echo "==> Fast tests"
-	@$(BIN)/python -m pytest -m "not model"
+	@$(BIN)/python -m pytest -m "not model and not chaos"
 	@echo "==> Tests that load the real model (tens of seconds each)"
 	@$(BIN)/python -m pytest -m model
+
+chaos: $(VENV)/.ready-test ## randomized runs while processes die (three minutes; CHAOS_SECONDS, CHAOS_SEED)
+	@$(BIN)/python -m pytest -m chaos -s
 
 lint: $(VENV)/.ready-test ## ruff: check and format
 	@$(BIN)/ruff check .

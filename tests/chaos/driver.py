@@ -15,7 +15,7 @@ from itertools import count
 from scheduler.runs import Run
 from scheduler.submit import submit_yaml
 from tests.chaos.audit import audit
-from tests.chaos.faults import FAULTS, Strike
+from tests.chaos.faults import FAULTS, STORE_FAULTS, Strike
 from tests.chaos.pipeline import PIPELINE, Pipeline
 from tests.chaos.repair import repair
 from tests.chaos.stack import DEADLINE_SEC, POLL_SEC, TIMEOUT_SEC, Stack
@@ -151,7 +151,7 @@ class Drive:
         if self._stack.ask(lambda: self._stack.committed(self._run.id)) < at:
             return
         self._pending.pop(0)
-        strike = FAULTS[name](self._stack, self._rng, self._run.id)
+        strike = {**FAULTS, **STORE_FAULTS}[name](self._stack, self._rng, self._run.id)
         self._verdict.strikes.append(strike)
         now = time.monotonic()
         for delay, action in strike.due:

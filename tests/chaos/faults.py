@@ -101,6 +101,13 @@ def connections_cut(stack: Stack, rng: random.Random, run_id: str) -> Strike:
     return Strike(fault="connections_cut", time=time.time())
 
 
+def store_fails(stack: Stack, rng: random.Random, run_id: str) -> Strike:
+    """The artifact store answers 503, then recovers."""
+    assert stack.proxy is not None
+    stack.proxy.fail()
+    return Strike(fault="store_fails", time=time.time(), due=((rng.uniform(1.0, 3.0), stack.proxy.recover),))
+
+
 FAULTS: dict[str, Fault] = {
     fault.__name__: fault
     for fault in (
@@ -126,6 +133,9 @@ def _broker_comes_back(stack: Stack, rng: random.Random, fault: str) -> Strike:
 def _kill(stack: Stack, name: str) -> None:
     stack.signal_group(stack.workers[name], signal.SIGKILL)
     stack.until(lambda: not stack.lives(name), f"{name} ended after SIGKILL")
+
+
+STORE_FAULTS: dict[str, Fault] = {"store_fails": store_fails}  # for a stack with a proxy
 
 
 def _restart(stack: Stack, name: str) -> None:

@@ -21,6 +21,7 @@ from mloc_tasks.errors import BrokerError
 from mloc_tasks.ledger import Ledger
 from mloc_tasks.settings import get_settings, reset_settings
 from scheduler.embedded import LocalWorker, PrivateValkey
+from tests.chaos.s3_proxy import FaultyProxy
 
 TIMEOUT_SEC = 2.5  # visibility timeout
 DEADLINE_SEC = 90.0
@@ -35,15 +36,23 @@ T = TypeVar("T")
 class Stack:
     """A broker and `workers` workers of `concurrency` children each, in a folder that goes with it.
 
-    The environment of this process leads to them while it is entered.
+    The environment of this process leads to them while it is entered. `proxy` is what stands before its store.
     """
 
-    def __init__(self, *, workers: int = 3, concurrency: int = 2, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int = 3,
+        concurrency: int = 2,
+        environment: Mapping[str, str] | None = None,
+        proxy: FaultyProxy | None = None,
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="mloc-chaos-", dir="/tmp"))  # a socket's path must be short
         self.results = self.folder / "results"
         self.valkey = PrivateValkey(self.folder, options=("--appendonly", "yes", "--appendfsync", "always"))
         self.names = tuple(f"w{number}@chaos" for number in range(1, workers + 1))
         self.concurrency = concurrency
+        self.proxy = proxy
         self.mark = uuid.uuid4().hex
         self.workers: dict[str, LocalWorker] = {}
         self._given = dict(environment or {})

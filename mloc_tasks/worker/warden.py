@@ -24,29 +24,31 @@ LOOK_INTERVAL_SEC = 1.0
 
 
 class Warden(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
-    """Looks at the running shards every second, from the worker's main process.
+    """Looks at the running shards and at the pool every second, from the worker's main process.
 
     What must end gets SIGTERM with all processes that it started, and SIGKILL after `MLOC_CANCEL_GRACE_SEC`. The main
     process then finds a lost pool child and sends the message again, whose claim the ledger answers: cancelled, or
     failed by timeout. In a pool of threads nothing can be killed: there a shard ends by itself, and its commit is
-    refused.
+    refused. A child that was lost is noticed by looking, too: Celery's pool does so every five seconds only, and the pipe
+    whose end tells of a child's death at once is held open by the children that were forked after it.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
-        self._timer: Any = None
+        self._timers: list[Any] = []
         self._rounds: Rounds | None = None
 
     def start(self, consumer: Any) -> None:
         self._rounds = self._rounds or Rounds(get_settings())
-        self._timer = consumer.timer.call_repeatedly(LOOK_INTERVAL_SEC, self._rounds.look)
+        looks = (self._rounds.look, consumer.pool.maintain_pool)
+        self._timers = [consumer.timer.call_repeatedly(LOOK_INTERVAL_SEC, look) for look in looks]
 
     def stop(self, consumer: Any) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
 
     shutdown = stop
 

@@ -14,7 +14,7 @@ from tests.chaos.stack import TIMEOUT_SEC, Stack
 SEED = 7
 SMALL = Pipeline(rows=64, seconds=0.05)
 HALF = SMALL.total // 2
-MOST_LOST_SEC = {"child_killed": 5.0, "worker_killed": TIMEOUT_SEC + 5.0, "worker_paused": TIMEOUT_SEC + 5.0}
+MOST_LOST_SEC = {"child_killed": 3.0, "worker_killed": TIMEOUT_SEC + 5.0, "worker_paused": TIMEOUT_SEC + 5.0}
 # A message that the broker had handed out when it died is nobody's: only reconcile finds it.
 MAY_NEED_RECONCILE = {"broker_restarted", "broker_killed", "connections_cut"}
 

@@ -29,8 +29,8 @@ class Warden(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no 
     What must end gets SIGTERM with all processes that it started, and SIGKILL after `MLOC_CANCEL_GRACE_SEC`. The main
     process then finds a lost pool child and sends the message again, whose claim the ledger answers: cancelled, or
     failed by timeout. In a pool of threads nothing can be killed: there a shard ends by itself, and its commit is
-    refused. A child that was lost is noticed by looking, too: Celery's pool does so every five seconds only, and the pipe
-    whose end tells of a child's death at once is held open by the children that were forked after it.
+    refused. A child that was lost is noticed by looking, too: Celery's pool does so every five seconds only, and the
+    pipe whose end tells of a child's death at once is held open by the children that were forked after it.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)

@@ -1,4 +1,4 @@
-"""Redis as Celery's broker: kombu's transports, less a fault that ends workers."""
+"""Redis as Celery's broker: kombu's transports, less two faults: one ends workers, one makes them forget a child."""
 
 from __future__ import annotations
 
@@ -6,11 +6,32 @@ from typing import Any
 
 import redis
 from kombu import transport
-from kombu.transport.redis import Channel, SentinelChannel, SentinelTransport, Transport
+from kombu.transport import virtual
+from kombu.transport.redis import Channel, QoS, SentinelChannel, SentinelTransport, Transport
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
+
+RETRIES = 3  # of a command on a connection that broke; the worker's event loop waits meanwhile
+RETRY_SEC = (0.05, 0.2)  # between two tries: at first, and at most
 
 
-class HonestWhenClosed:
-    """A channel that says of its lost connection that it is lost.
+class ForgetfulQoS(QoS):
+    """What a channel holds unacknowledged; what is over it holds no longer, also where Redis could not be told.
+
+    kombu keeps it: the worker would have one place less for as long as it lives, and renew a message that nobody needs.
+    So it comes again when its time is up, and finds its shard over.
+    """
+
+    def ack(self, delivery_tag: str) -> None:
+        try:
+            super().ack(delivery_tag)  # type: ignore[no-untyped-call]
+        except redis.exceptions.RedisError:
+            virtual.QoS.ack(self, delivery_tag)
+            raise
+
+
+class SteadyChannel:
+    """What MLOC's channels do better than kombu's when connections break.
 
     kombu closes a channel by giving its messages back, and acknowledges what a task has ended with meanwhile. Where
     Redis was away at the first try the channel has no connection left to read its settings from: an AttributeError,
@@ -18,14 +39,19 @@ class HonestWhenClosed:
     """
 
     connection: Any
+    QoS = ForgetfulQoS
 
-    def _connparams(self, *args: Any, **kwargs: Any) -> Any:
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         if getattr(self.connection, "client", None) is None:
             raise redis.exceptions.ConnectionError("this channel's connection to Redis is closed")
-        return super()._connparams(*args, **kwargs)  # type: ignore[misc]  # of the channel beside it
+        parameters: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]  # of the channel beside it
+        if not asynchronous:  # that one waits for messages: what it asked for is not to be read from another connection
+            backoff = ExponentialWithJitterBackoff(base=RETRY_SEC[0], cap=RETRY_SEC[1])
+            parameters["retry"] = Retry(backoff, RETRIES)
+        return parameters
 
 
-class RedisChannel(HonestWhenClosed, Channel):
+class RedisChannel(SteadyChannel, Channel):
     """At one server."""
 
 
@@ -33,7 +59,7 @@ class RedisTransport(Transport):
     Channel = RedisChannel
 
 
-class SentinelRedisChannel(HonestWhenClosed, SentinelChannel):
+class SentinelRedisChannel(SteadyChannel, SentinelChannel):
     """At the server that Sentinels name."""
 
 
@@ -44,6 +70,11 @@ class SentinelRedisTransport(SentinelTransport):
 def install_transports() -> None:
     """Let `redis://`, `rediss://` and `sentinel://` of this process mean these."""
     here = f"{__name__}:"
-    transport.TRANSPORT_ALIASES.update(
-        redis=f"{here}RedisTransport", rediss=f"{here}RedisTransport", sentinel=f"{here}SentinelRedisTransport"
-    )
+    ours = {
+        "redis": f"{here}RedisTransport",
+        "rediss": f"{here}RedisTransport",
+        "sentinel": f"{here}SentinelRedisTransport",
+    }
+    transport.TRANSPORT_ALIASES.update(ours)
+    for name in ours:
+        transport._transport_cache.pop(name, None)  # what it meant before

@@ -14,6 +14,8 @@ from tests.chaos.s3_proxy import FaultyProxy
 from tests.chaos.stack import Stack
 from tests.s3_server import new_bucket
 
+pytestmark = pytest.mark.chaos
+
 SEED = 7
 UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 SMALL = Pipeline(rows=48, seconds=0.02)

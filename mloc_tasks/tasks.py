@@ -72,6 +72,15 @@ class ShardTask(Task):  # type: ignore[misc]  # celery ships no types
                 time.sleep(pause)
         raise AssertionError("unreachable: the pauses do not end")
 
+    def on_replace(self, sig: Any) -> Any:
+        """Send what replaces this task. Celery ends the task by an exception, which would discard the batch."""
+        with self.app.sending_together():
+            try:
+                return super().on_replace(sig)
+            except Ignore as replaced:
+                ended = replaced
+        raise ended
+
     def signature_from_request(self, request: Any = None, *args: Any, **options: Any) -> Any:
         """A message that is sent again reads in Flower as it did before."""
         options.setdefault("argsrepr", getattr(request or self.request, "argsrepr", None))

@@ -14,13 +14,14 @@ CELERYS_DEFAULT_LEVEL = logging.WARNING
 
 def install(app: Celery) -> None:
     """Add MLOC's steps to the workers of `app`."""
+    from mloc_tasks.worker.events import EventBatches
     from mloc_tasks.worker.life import install_life
     from mloc_tasks.worker.registration import Registration
     from mloc_tasks.worker.shutdown import install_shutdown
     from mloc_tasks.worker.visibility import VisibilityHeartbeat
     from mloc_tasks.worker.warden import Warden
 
-    app.steps["consumer"].update((Registration, VisibilityHeartbeat, Warden))
+    app.steps["consumer"].update((EventBatches, Registration, VisibilityHeartbeat, Warden))
     install_life()
     install_shutdown()
     after_setup_logger.connect(_use_log_level, weak=False)

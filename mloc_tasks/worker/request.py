@@ -11,7 +11,7 @@ import redis
 from billiard.exceptions import WorkerLostError
 from celery.exceptions import Reject
 from celery.worker.request import Request
-from kombu.exceptions import OperationalError
+from kombu.exceptions import BatchPublishError, OperationalError
 
 from mloc_tasks.errors import BrokerError
 from mloc_tasks.ledger import Ledger
@@ -22,7 +22,13 @@ from mloc_tasks.signatures import shard_name
 logger = logging.getLogger("mloc.worker")
 
 FAILED_RESULT = "{'failed': "
-BROKER_ERRORS = (OperationalError, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, ConnectionError)
+BROKER_ERRORS = (
+    OperationalError,
+    BatchPublishError,
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    ConnectionError,
+)
 
 
 class RunRequest(Request):  # type: ignore[misc]  # celery ships no types

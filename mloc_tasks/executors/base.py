@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -53,6 +54,9 @@ class Task(dict[str, Any]):
         report: progress, log lines and metrics go here.
         run_id, stage, shard, of, attempt: which attempt this is.
         parts: True asks for item files (`items-*.jsonl`) whatever the number of rows: a `gather` will copy them.
+        cache_dir: where converted models and the like are kept between runs; None: the executor's own default.
+        cancelled: set when the attempt shall end. A concurrent executor looks at it, because its process serves
+            others too and is ended only when it does not; an exclusive one's process is ended.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Task(dict[str, Any]):
         of: int = 1,
         attempt: int = 1,
         parts: bool = False,
+        cache_dir: Path | None = None,
     ) -> None:
         super().__init__(document)
         self.spec = spec
@@ -79,6 +84,8 @@ class Task(dict[str, Any]):
         self.of = of
         self.attempt = attempt
         self.parts = parts
+        self.cache_dir = cache_dir
+        self.cancelled = threading.Event()
 
 
 class Executor(ABC):
@@ -87,7 +94,11 @@ class Executor(ABC):
     Class attributes:
         name: unique; also the task type it takes unless `task_types` says otherwise.
         task_types: the `spec.taskType` values it takes.
-        light: True when a run takes milliseconds and no memory, so that the worker calls it inline.
+        light: True when a run takes milliseconds and no memory, so that the worker calls it inline. All others run in
+            an executor host, a process of their own that holds the model between attempts (mloc_tasks/host).
+        family: whose interpreter the host runs under, `MLOC_PYTHON_<FAMILY>`; default: the name.
+        concurrent: True when one object takes calls of `run` from several threads at once, as a batching engine does.
+        reusable: False when the process ends after one attempt, which frees all memory (training).
         needs_rows: True when the stage has input rows (`data`, `inference.prompts`) that can be sharded.
         keeps_model: True when the model stays loaded in the process after a run, which workers then show.
         version: part of a stage's fingerprint; change it when outputs change.
@@ -98,6 +109,9 @@ class Executor(ABC):
     name: ClassVar[str]
     task_types: ClassVar[tuple[str, ...]] = ()
     light: ClassVar[bool] = False
+    family: ClassVar[str] = ""
+    concurrent: ClassVar[bool] = False
+    reusable: ClassVar[bool] = True
     needs_rows: ClassVar[bool] = False
     keeps_model: ClassVar[bool] = False
     version: ClassVar[str] = "1"
@@ -119,6 +133,17 @@ class Executor(ABC):
         built-in executors only, because it imports the executor's module.
         """
         return None
+
+    @classmethod
+    def host_key(cls, document: Mapping[str, Any]) -> str:
+        """What two stages must have in common to use one process: by default the whole `model` block.
+
+        `document` is the stage's merged spec with snake_case keys and references resolved.
+        """
+        return json.dumps(document.get("model"), sort_keys=True)
+
+    def close(self) -> None:
+        """Free what the object holds; called once, before its process ends."""
 
     def save_json(self, path: Path, value: Any) -> None:
         """Write `value` as UTF-8 JSON, creating parent folders."""

@@ -142,7 +142,7 @@ class Executor(ABC):
         """
         return json.dumps(document.get("model"), sort_keys=True)
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  # most hold nothing
         """Free what the object holds; called once, before its process ends."""
 
     def save_json(self, path: Path, value: Any) -> None:

@@ -8,13 +8,14 @@ from typing import Any, cast
 
 import pytest
 
+from mloc_tasks.executors.generation.completions import Completion
+from mloc_tasks.executors.generation.decoding import Decoding
+from mloc_tasks.executors.generation.prompts import PromptEncoder
 from mloc_tasks.executors.transformers import answers
 from mloc_tasks.executors.transformers.answers import Answerer
 from mloc_tasks.executors.transformers.batching import BatchLimits
-from mloc_tasks.executors.transformers.decoding import Decoding
-from mloc_tasks.executors.transformers.generation import Completion, Request
+from mloc_tasks.executors.transformers.generation import Request
 from mloc_tasks.executors.transformers.loading import LoadedModel
-from mloc_tasks.executors.transformers.prompts import PromptEncoder
 
 pytest.importorskip("torch")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mloc_tasks.errors import ExecutionError
-from mloc_tasks.executors.transformers.decoding import Decoding, decoding_of
+from mloc_tasks.executors.generation.decoding import Decoding, decoding_of
 from mloc_tasks.spec.model.inference import Inference
 
 

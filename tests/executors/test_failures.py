@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mloc_tasks.errors import ExecutionError
-from mloc_tasks.executors.transformers.failures import FailureLimit
+from mloc_tasks.executors.generation.failures import FailureLimit
 
 
 def items(failed: int, rows: int) -> list[dict[str, object]]:

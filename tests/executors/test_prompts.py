@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mloc_tasks.executors.transformers.prompts import PromptEncoder, RowError
+from mloc_tasks.executors.generation.prompts import PromptEncoder, RowError
 
 
 class Words:

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from mloc_tasks.executors.transformers.decoding import Decoding
+from mloc_tasks.executors.generation.decoding import Decoding
 from mloc_tasks.executors.transformers.token_choice import TokenChooser
 
 torch = pytest.importorskip("torch")

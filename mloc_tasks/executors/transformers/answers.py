@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mloc_tasks.executors.base import Item
+from mloc_tasks.executors.generation.completions import Completion, completed_item, failed_item
+from mloc_tasks.executors.generation.decoding import Decoding
+from mloc_tasks.executors.generation.prompts import PromptEncoder, RowError
 from mloc_tasks.executors.transformers.batching import BatchLimits, plan_batches
-from mloc_tasks.executors.transformers.decoding import Decoding
-from mloc_tasks.executors.transformers.generation import Completion, Request, complete, is_out_of_memory
+from mloc_tasks.executors.transformers.generation import Request, complete, is_out_of_memory
 from mloc_tasks.executors.transformers.loading import LoadedModel
-from mloc_tasks.executors.transformers.prompts import PromptEncoder, RowError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,8 @@ class Answerer:
         if completions is not None:
             n = self.decoding.n
             for place, prompt in enumerate(batch):
-                yield _item(prompt, completions[place * n : (place + 1) * n])
+                own = completions[place * n : (place + 1) * n]
+                yield completed_item(prompt.index, prompt.row, own, prompt_tokens=len(prompt.ids))
         elif len(batch) > 1:
             yield from self._items(batch[: len(batch) // 2])
             yield from self._items(batch[len(batch) // 2 :])
@@ -93,37 +95,6 @@ class Answerer:
     def _room(self, prompt_tokens: int) -> int:
         context = self.loaded.context_length
         return self.decoding.max_tokens if context is None else min(self.decoding.max_tokens, context - prompt_tokens)
-
-
-def failed_item(index: int, row: Item, error: str) -> dict[str, Any]:
-    """The item of a row that could not be done."""
-    return {"index": index, "input": row, "ok": False, "error": error}
-
-
-def _item(prompt: Prompt, completions: Sequence[Completion]) -> dict[str, Any]:
-    first = completions[0]
-    completion_tokens = sum(each.tokens for each in completions)
-    item: dict[str, Any] = {
-        "index": prompt.index,
-        "input": prompt.row,
-        "output": first.text,
-        "finish_reason": first.finish_reason,
-    }
-    if first.logprobs is not None:
-        item["logprobs"] = first.logprobs
-    if len(completions) > 1:
-        item["outputs"] = [_output(each) for each in completions]
-    item["usage"] = {
-        "prompt_tokens": len(prompt.ids),
-        "completion_tokens": completion_tokens,
-        "total_tokens": len(prompt.ids) + completion_tokens,
-    }
-    return item
-
-
-def _output(completion: Completion) -> dict[str, Any]:
-    output: dict[str, Any] = {"output": completion.text, "finish_reason": completion.finish_reason}
-    return output if completion.logprobs is None else {**output, "logprobs": completion.logprobs}
 
 
 def _release_cached_memory() -> None:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mloc_tasks.executors.transformers.decoding import Decoding
+from mloc_tasks.executors.generation.completions import Completion
+from mloc_tasks.executors.generation.decoding import Decoding
 from mloc_tasks.executors.transformers.loading import LoadedModel
-from mloc_tasks.executors.transformers.stopping import Ending, FinishReason, StopWatcher, cut_at_stop
+from mloc_tasks.executors.transformers.stopping import Ending, StopWatcher, cut_at_stop
 from mloc_tasks.executors.transformers.token_choice import TokenChooser, TokenLogprob
 
 if TYPE_CHECKING:
@@ -23,16 +24,6 @@ class Request:
     prompt: Sequence[int]
     draws: random.Random
     max_tokens: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Completion:
-    """What came of a request; `tokens` counts the end-of-sequence token and those of a stop string that was cut."""
-
-    text: str
-    tokens: int
-    finish_reason: FinishReason
-    logprobs: list[dict[str, Any]] | None = None
 
 
 def complete(loaded: LoadedModel, requests: Sequence[Request], decoding: Decoding) -> list[Completion]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from mloc_tasks.executors.generation.completions import FinishReason
 
 if TYPE_CHECKING:
     import torch
 
 # A stop string of b bytes spans at most b tokens; the rest makes room for a character cut at the tail's begin.
 _TAIL_SLACK_TOKENS = 8
-
-FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)

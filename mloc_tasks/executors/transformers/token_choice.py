@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mloc_tasks.errors import ExecutionError
-from mloc_tasks.executors.transformers.decoding import Decoding
+from mloc_tasks.executors.generation.decoding import Decoding
 
 if TYPE_CHECKING:
     import torch

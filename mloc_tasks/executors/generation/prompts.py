@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mloc_tasks.errors import ExecutionError
 from mloc_tasks.executors.base import Item
+
+if TYPE_CHECKING:
+    from mloc_tasks.spec.model.inference import Inference
 
 
 class RowError(Exception):
@@ -56,6 +60,25 @@ class PromptEncoder:
             raise RowError(f"the model's chat template refused the row: {error}") from error
         # The template writes the special tokens itself.
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def encoder_for(
+    inference: Inference | None, tokenizer: Any, *, model: str, context_length: int | None
+) -> PromptEncoder:
+    """The encoder that a stage's `inference` block asks for; silent about `chat`, it depends on the model.
+
+    Raises ExecutionError for `chat: true` with a model that has none.
+    """
+    chat = None if inference is None else inference.chat
+    has_template = tokenizer.chat_template is not None
+    if chat and not has_template:
+        raise ExecutionError(f"inference.chat is true, but the model {model} has no chat template")
+    return PromptEncoder(
+        tokenizer=tokenizer,
+        chat=has_template if chat is None else chat,
+        system_prompt=None if inference is None else inference.system_prompt,
+        context_length=context_length,
+    )
 
 
 def _messages(row: Item) -> list[dict[str, Any]]:

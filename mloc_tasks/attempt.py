@@ -13,7 +13,14 @@ from enum import StrEnum
 
 from mloc_tasks.artifacts.disk import disk_error
 from mloc_tasks.capabilities import shortfalls
-from mloc_tasks.errors import BrokerError, ExecutionError, IllegalTransitionError, MlocError, StaleAttemptError
+from mloc_tasks.errors import (
+    AttemptCancelledError,
+    BrokerError,
+    ExecutionError,
+    IllegalTransitionError,
+    MlocError,
+    StaleAttemptError,
+)
 from mloc_tasks.ledger import Claim, ClaimStatus, Failure, ShardRecord, StageJob, StageResult, State
 from mloc_tasks.logtail import attempt_log
 from mloc_tasks.reporting import RunReporter
@@ -125,6 +132,10 @@ def run_attempt(
         if record.tries > job.retry.max_attempts:
             return _record_failure(attempt, _poison(record))
         return _work_and_commit(attempt, work)
+    except AttemptCancelledError as error:
+        logger.warning("%s: %s", attempt.prefix, error)
+        _claim(place, job, shard, task_id=task_id, worker=worker)  # is refused, and ends the shard as cancelled
+        return Outcome(verdict=Verdict.DROPPED, why=str(error))
     except (StaleAttemptError, IllegalTransitionError) as error:
         logger.warning("%s", error)
         place.store.delete(attempt.prefix)
@@ -160,7 +171,7 @@ def _work_and_commit(attempt: Attempt, work: Work) -> Outcome:
             )
             if job.cache.enabled and attempt.whole and state is State.DONE and result is not None:
                 attempt.place.ledger.remember_result(job.run_id, job.stage, result)
-    except (StaleAttemptError, BrokerError, IllegalTransitionError):
+    except (StaleAttemptError, AttemptCancelledError, BrokerError, IllegalTransitionError):
         raise
     except SystemExit as error:
         if isinstance(error.code, int) and error.code in SIGNAL_EXITS:
@@ -213,7 +224,7 @@ def _record_failure(attempt: Attempt, error: Exception) -> Outcome:
     logger.error("%s: %s", attempt.prefix, message, exc_info=None if known else error)
     failure = Failure(
         message=message,
-        type=type(error).__name__,
+        type=getattr(error, "kind", "") or type(error).__name__,
         hint=hint,
         stage=job.stage,
         shard=record.shard,

@@ -13,6 +13,7 @@ class MlocError(Exception):
     """Base of all. `str(error)` says what happened and where; `hint` says what to do."""
 
     retryable: ClassVar[bool] = False
+    kind: str = ""  # the class that the ledger names, where it is not this one
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -107,6 +108,20 @@ class RetryableExecutionError(ExecutionError):
     """An executor failed for a reason outside of it (network, memory pressure); the attempt may be repeated."""
 
     retryable = True
+
+
+class HostCrashedError(RetryableExecutionError):
+    """An executor's process ended in the middle of a task."""
+
+
+class AttemptCancelledError(MlocError):
+    """The run was cancelled while the attempt was going on."""
+
+
+class AttemptTimeoutError(ExecutionError):
+    """The attempt took longer than the stage's `timeout`."""
+
+    kind = "TimeoutError"
 
 
 class UnfitWorkerError(MlocError):

@@ -144,6 +144,18 @@ class Settings(BaseSettings):
         validation_alias=_named("MLOC_ALLOW_UNFIT"),
         description="1: run stages also where the hardware falls short of what they ask for",
     )
+    host_idle_sec: float = Field(
+        default=600.0,
+        gt=0,
+        validation_alias=_named("MLOC_HOST_IDLE_SEC"),
+        description="Seconds after which an executor's process that has nothing to do is ended, and its model freed",
+    )
+    cpu_hosts: int = Field(
+        default=1,
+        gt=0,
+        validation_alias=_named("MLOC_CPU_HOSTS"),
+        description="Executor processes without a GPU that one pool child holds at once, each with its model",
+    )
     cache_dir: Path = Field(
         default=Path("~/.cache/mloc"),
         validation_alias=_named("MLOC_CACHE_DIR"),

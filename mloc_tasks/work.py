@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,14 +20,13 @@ from mloc_tasks.delivery import deliver
 from mloc_tasks.errors import ExecutionError, UnresolvedReferenceError
 from mloc_tasks.executors.base import Executor, InputSlice, Task, write_json
 from mloc_tasks.executors.registry import executor_for
+from mloc_tasks.hosting import run_hosted
 from mloc_tasks.ledger import ShardRecord, ShardSlice, StageResult
 from mloc_tasks.references import parse_result, resolve
 from mloc_tasks.spec import StageSpec
-from mloc_tasks.worker.registry import note_model
 from mloc_tasks.workplace import Workplace, get_workplace
 
 STAGES_KEPT = 16
-MODEL_SHOWN_SEC = 86_400.0  # at most; it is forgotten with its worker
 PARTS_FROM_ROWS = 100  # a shard with fewer rows keeps them in responses.json: one file less to write and to fetch
 
 
@@ -72,22 +70,7 @@ def execute(attempt: Attempt) -> StageResult:
     if attempt.whole and (earlier := _earlier(attempt, stage)) is not None:
         return earlier
     with attempt.place.scratch(job.run_id) as out_dir:
-        task = Task(
-            {**job.header, "spec": stage.document},
-            spec=stage.spec,
-            report=attempt.report,
-            inputs=rows,
-            run_id=job.run_id,
-            stage=job.stage,
-            shard=int(record.shard),
-            attempt=record.attempt,
-            parts=rows is not None and job.scattered and len(rows) >= PARTS_FROM_ROWS,
-        )
-        result = stage.executor.run(task, out_dir)
-        if stage.executor.keeps_model and isinstance(result.get("model"), str):
-            _note_model(attempt, result["model"])
-        if not (out_dir / RESPONSES).exists():
-            write_json(out_dir / RESPONSES, result)
+        _run(attempt, stage, rows, out_dir)
         return _store(attempt, stage.spec, out_dir, items=None if rows is None else len(rows))
 
 
@@ -141,16 +124,27 @@ def result_reader(place: Workplace, run_id: str, stage: str) -> ItemReader:
     return _reader(place, _result_prefix(place, run_id, stage))
 
 
-def _note_model(attempt: Attempt, model: str) -> None:
-    place = attempt.place
-    note_model(
-        place.ledger.client,
-        place.ledger.keys,
-        attempt.record.worker,
-        pid=os.getpid(),
-        model=model,
-        ttl_sec=MODEL_SHOWN_SEC,
+def _run(attempt: Attempt, stage: Prepared, rows: InputSlice | None, out_dir: Path) -> None:
+    """Run the stage's executor: here where it is light, in a host else. What it gives is `out_dir` with RESPONSES."""
+    job, record = attempt.job, attempt.record
+    parts = rows is not None and job.scattered and len(rows) >= PARTS_FROM_ROWS
+    if not stage.executor.light:
+        run_hosted(attempt, stage.executor, stage.document, rows=rows, parts=parts, out_dir=out_dir)
+        return
+    task = Task(
+        {**job.header, "spec": stage.document},
+        spec=stage.spec,
+        report=attempt.report,
+        inputs=rows,
+        run_id=job.run_id,
+        stage=job.stage,
+        shard=int(record.shard),
+        attempt=record.attempt,
+        parts=parts,
     )
+    result = stage.executor.run(task, out_dir)
+    if not (out_dir / RESPONSES).exists():
+        write_json(out_dir / RESPONSES, result)
 
 
 def _earlier(attempt: Attempt, stage: Prepared) -> StageResult | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any
 
 from celery import Celery
-from celery.signals import after_setup_logger
+from celery.signals import after_setup_logger, worker_init
 
 CELERYS_DEFAULT_LEVEL = logging.WARNING
 
@@ -24,7 +25,15 @@ def install(app: Celery) -> None:
     app.steps["consumer"].update((EventBatches, Registration, VisibilityHeartbeat, Warden))
     install_life()
     install_shutdown()
+    worker_init.connect(_say_pool_size, weak=False)
     after_setup_logger.connect(_use_log_level, weak=False)
+
+
+def _say_pool_size(sender: Any, **_: Any) -> None:
+    """Each pool child then knows which share of the machine is its own."""
+    from mloc_tasks.host.devices import POOL_SIZE
+
+    os.environ[POOL_SIZE] = str(sender.concurrency or 1)
 
 
 def _use_log_level(logger: logging.Logger, loglevel: int, **_: Any) -> None:

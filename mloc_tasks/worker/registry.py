@@ -42,12 +42,17 @@ def register(client: Client, keys: Keys, worker: WorkerInfo, *, ttl_sec: float) 
         pipe.execute()
 
 
-def note_model(client: Client, keys: Keys, worker_id: str, *, pid: int, model: str, ttl_sec: float) -> None:
-    """Show that a process of the worker holds a model."""
+def note_model(client: Client, keys: Keys, worker_id: str, *, holder: str, model: str, ttl_sec: float) -> None:
+    """Show that a process of the worker, named by `holder`, holds a model."""
     with client.pipeline(transaction=False) as pipe:
-        pipe.hset(keys.models(worker_id), str(pid), model)
+        pipe.hset(keys.models(worker_id), holder, model)
         pipe.pexpire(keys.models(worker_id), int(ttl_sec * 1000))
         pipe.execute()
+
+
+def forget_models(client: Client, keys: Keys, worker_id: str, *, holder: str) -> None:
+    """Show no more that a process holds a model: it has ended."""
+    client.hdel(keys.models(worker_id), holder)
 
 
 def unregister(client: Client, keys: Keys, worker_id: str) -> None:

@@ -14,13 +14,15 @@ from celery import bootsteps
 from celery.worker import state
 
 from mloc_tasks.errors import IllegalTransitionError, MlocError, StaleAttemptError
-from mloc_tasks.ledger import Failure, Ledger, State
+from mloc_tasks.executors.registry import executor_class
+from mloc_tasks.ledger import Failure, Ledger, StageJob, State
 from mloc_tasks.settings import Settings, get_settings
 from mloc_tasks.signatures import shard_name
 
 logger = logging.getLogger("mloc.worker")
 
 LOOK_INTERVAL_SEC = 1.0
+HOST_ENDS_SEC = 5.0  # beyond the grace, until a pool child has ended its host
 
 
 class Warden(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
@@ -59,12 +61,16 @@ class Rounds:
     def __init__(self, settings: Settings) -> None:
         self._ledger = Ledger.connect(settings)
         self._grace_sec = settings.cancel_grace_sec
+        self._noticed: dict[str, float] = {}  # requests that a pool child is to end by itself, and since when
         self._ending: dict[int, tuple[float, list[psutil.Process]]] = {}
 
     def look(self) -> None:
         """One round. A ledger that does not answer is asked again in the next."""
         self._kill_the_late()
-        for request in list(state.active_requests):
+        active = list(state.active_requests)
+        for over in self._noticed.keys() - {request.id for request in active}:
+            del self._noticed[over]
+        for request in active:
             pid = request.worker_pid
             if pid is None or not request.time_start or pid in self._ending:
                 continue
@@ -82,13 +88,22 @@ class Rounds:
         if name is None:
             return ""
         run_id, stage, shard = name
+        job = self._ledger.stage_job(run_id, stage)
         if self._ledger.cancel_requested(run_id):
-            return f"run {run_id} was cancelled"
-        timeout = self._ledger.stage_job(run_id, stage).timeout
-        if timeout is None or time.time() - request.time_start < timeout:
+            return "" if self._ends_by_itself(request, job) else f"run {run_id} was cancelled"
+        if job.timeout is None or time.time() - request.time_start < job.timeout:
             return ""
-        self._record_timeout(run_id, stage, shard, timeout)
-        return f"{stage}[{shard}] has run for more than its timeout of {timeout:g} seconds"
+        if self._ends_by_itself(request, job):
+            return ""
+        self._record_timeout(run_id, stage, shard, job.timeout)
+        return f"{stage}[{shard}] has run for more than its timeout of {job.timeout:g} seconds"
+
+    def _ends_by_itself(self, request: Any, job: StageJob) -> bool:
+        """Whether to leave it to the pool child, which ends the host that the executor runs in and lives on."""
+        if executor_class(job.document["task_type"]).light:
+            return False
+        noticed = self._noticed.setdefault(request.id, time.monotonic())
+        return time.monotonic() - noticed < self._grace_sec + HOST_ENDS_SEC
 
     def _record_timeout(self, run_id: str, stage: str, shard: str, timeout: float) -> None:
         """Before the process ends, so that the message that comes back is answered with the failure."""

@@ -1,0 +1,79 @@
+"""Which GPUs and CPUs of the machine are this pool child's: each of a worker's N children owns an Nth of them.
+
+Nothing here initialises CUDA: the processes of a worker must stay forkable, and CUDA belongs to the hosts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from mloc_tasks.worker.hardware import probe
+
+T = TypeVar("T")
+
+POOL_SIZE = "MLOC_POOL_SIZE"  # in the environment of a worker that has a pool of processes: how many
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """GPUs as CUDA_VISIBLE_DEVICES names them, and the numbers of the CPUs."""
+
+    gpus: tuple[str, ...]
+    cpus: tuple[int, ...]
+
+
+def my_devices() -> Devices:
+    """This process's share of the machine."""
+    index, size = pool_place()
+    return Devices(gpus=share(visible_gpus(), index, size), cpus=share(usable_cpus(), index, size))
+
+
+def pool_place() -> tuple[int, int]:
+    """This process's number among the worker's pool children, from 0, and how many there are; (0, 1) in threads."""
+    from billiard.process import current_process
+
+    index = getattr(current_process(), "index", None)
+    size = int(os.environ.get(POOL_SIZE, "1"))
+    return (index % size, size) if isinstance(index, int) and size > 1 else (0, 1)
+
+
+def share(everything: Sequence[T], index: int, size: int) -> tuple[T, ...]:
+    """Part `index` of `size` contiguous, nearly equal ones; where there are too few, children share them in turn."""
+    if not everything:
+        return ()
+    if len(everything) < size:
+        return (everything[index % len(everything)],)
+    return tuple(everything[index * len(everything) // size : (index + 1) * len(everything) // size])
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs that this process may use."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return tuple(part.strip() for part in named.split(",") if part.strip())
+    gpus = probe().gpus
+    return tuple(map(str, range(gpus.count))) if gpus else ()
+
+
+def usable_cpus() -> tuple[int, ...]:
+    """The CPUs that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def host_environment(gpus: Sequence[str], cpus: Sequence[int], *, of_machine: bool) -> Mapping[str, str]:
+    """What a host with these devices has in its environment; set before it imports anything.
+
+    `of_machine` says that the CPUs are all there are. Where they are not, MLOC_HOST_CPUS binds the host to them, and
+    with it every engine process that it starts.
+    """
+    env = {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "TOKENIZERS_PARALLELISM": "false"}
+    env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(len(cpus)))
+    if not of_machine:
+        env["MLOC_HOST_CPUS"] = ",".join(map(str, cpus))
+        env["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
+    return env

@@ -1,0 +1,229 @@
+"""The hosts that a worker process has: reused, evicted when another needs their devices, ended when idle."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from mloc_tasks.executors.base import Executor
+from mloc_tasks.host.devices import Devices, host_environment, usable_cpus
+from mloc_tasks.host.interpreters import interpreter
+from mloc_tasks.host.process import LOOK_SEC, HostProcess, environment
+
+logger = logging.getLogger("mloc.host")
+
+REAP_SEC = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class HostKey:
+    """What two attempts must agree on to use one host."""
+
+    target: str
+    python: str
+    key: str
+    gpus: int
+
+    @classmethod
+    def of(cls, executor: type[Executor], document: Mapping[str, Any], *, gpus: int) -> HostKey:
+        """The key of a stage's executor; `gpus` is how many GPUs the stage asks for."""
+        target = f"{executor.__module__}:{executor.__qualname__}"
+        return cls(target=target, python=interpreter(executor), key=executor.host_key(document), gpus=gpus)
+
+
+@dataclass(eq=False, slots=True)
+class Held:
+    """A host in the pool."""
+
+    key: HostKey
+    process: HostProcess
+    room: int
+    gpus: tuple[str, ...]
+    busy: int = 0
+    used: float = field(default_factory=time.monotonic)
+
+    @property
+    def has_room(self) -> bool:
+        return self.busy < self.room
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """An attempt that waits for a host, in the order of coming."""
+
+    key: HostKey
+
+
+class HostPool:
+    """The hosts of one process.
+
+    A host holds the GPUs it was started with, or a place among those that need none. Whoever comes waits in line: one
+    whose model is loaded may pass only while nobody before it waits for another model.
+
+    Args:
+        devices: what this process may give to hosts.
+        idle_sec: an idle host is ended after so long.
+        cpu_hosts: how many hosts without a GPU are held at once.
+        on_change: called with the keys of the live hosts after one came or went.
+    """
+
+    def __init__(
+        self,
+        devices: Devices,
+        *,
+        idle_sec: float,
+        cpu_hosts: int = 1,
+        grace_sec: float = 10.0,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._devices = devices
+        self._idle_sec = idle_sec
+        self._cpu_hosts = cpu_hosts
+        self._grace_sec = grace_sec
+        self._on_change = on_change
+        self._changed = threading.Condition()
+        self._held: list[Held] = []
+        self._line: list[Ticket] = []
+        self._reaper: threading.Thread | None = None
+
+    @contextmanager
+    def host(self, executor: type[Executor], key: HostKey, *, room: int, look: Callable[[], None]) -> Iterator[Held]:
+        """A host for one attempt, loaded or new; `look` may raise while the attempt waits for it."""
+        held = self._wait(executor, key, room, look)
+        try:
+            yield held
+        finally:
+            self._give_back(held, keep=executor.reusable)
+
+    def live(self) -> list[Held]:
+        """The hosts there are."""
+        with self._changed:
+            return [held for held in self._held if not held.process.gone.is_set()]
+
+    def close(self) -> None:
+        """End all hosts at once."""
+        with self._changed:
+            held, self._held = self._held, []
+        for each in held:
+            each.process.kill()
+
+    def _wait(self, executor: type[Executor], key: HostKey, room: int, look: Callable[[], None]) -> Held:
+        ticket = Ticket(key)
+        with self._changed:
+            self._line.append(ticket)
+        try:
+            while True:
+                look()
+                with self._changed:
+                    self._forget_gone()
+                    if (held := self._loaded(ticket)) is not None:
+                        held.busy += 1
+                        return held
+                    victims = self._victims(ticket)
+                    if victims is None:
+                        self._changed.wait(LOOK_SEC)
+                        continue
+                    if not victims:
+                        return self._start(executor, key, room)
+                    for victim in victims:
+                        victim.busy = victim.room  # nobody takes it any more
+                for victim in victims:
+                    logger.info("host %d is ended: its devices are needed", victim.process.pid)
+                    victim.process.end(grace_sec=self._grace_sec)
+        finally:
+            with self._changed:
+                self._line.remove(ticket)
+                self._changed.notify_all()
+
+    def _loaded(self, ticket: Ticket) -> Held | None:
+        """The least busy host with the ticket's key and room, unless somebody before it waits for another one."""
+        before = self._line[: self._line.index(ticket)]
+        if any(other.key != ticket.key for other in before):
+            return None
+        fitting = [held for held in self._held if held.key == ticket.key and held.has_room]
+        if ticket.key.gpus and self._free(ticket.key):  # rather another host on a free GPU than a crowd at one
+            fitting = [held for held in fitting if held.busy <= held.room // 2]
+        return min(fitting, key=lambda held: held.busy, default=None)
+
+    def _victims(self, ticket: Ticket) -> list[Held] | None:
+        """The hosts to end so that one for the ticket can start: none where there is room, None where it must wait."""
+        if self._line[0] is not ticket:
+            return None
+        if self._free(ticket.key) is not None:
+            return []
+        idle = sorted((held for held in self._held if held.busy == 0), key=lambda held: held.used)
+        if not ticket.key.gpus:
+            return next(([held] for held in idle if not held.gpus), None)
+        victims, gpus = [], len(self._free_gpus())
+        for held in idle:
+            if gpus >= ticket.key.gpus:
+                break
+            if held.gpus:
+                victims.append(held)
+                gpus += len(held.gpus)
+        return victims if gpus >= ticket.key.gpus else None
+
+    def _free(self, key: HostKey) -> tuple[str, ...] | None:
+        """The GPUs that a new host gets, or None where there are not enough."""
+        if not key.gpus or not self._devices.gpus:
+            return () if sum(not held.gpus for held in self._held) < self._cpu_hosts else None
+        free = self._free_gpus()
+        return tuple(free[: key.gpus]) if len(free) >= key.gpus else None
+
+    def _free_gpus(self) -> list[str]:
+        taken = {gpu for held in self._held for gpu in held.gpus}
+        return [gpu for gpu in self._devices.gpus if gpu not in taken]
+
+    def _start(self, executor: type[Executor], key: HostKey, room: int) -> Held:
+        gpus = self._free(key) or ()
+        of_machine = self._devices.cpus == usable_cpus()
+        env = environment(key.python, host_environment(gpus, self._devices.cpus, of_machine=of_machine))
+        process = HostProcess(key.target, python=key.python, env=env, concurrent=executor.concurrent)
+        held = Held(key=key, process=process, room=room, gpus=gpus, busy=1)
+        self._held.append(held)
+        if self._reaper is None:
+            self._reaper = threading.Thread(target=self._reap, name="mloc-host-reaper", daemon=True)
+            self._reaper.start()
+        logger.info("host for %s started%s", key.target, f" on GPU {', '.join(gpus)}" if gpus else "")
+        return held
+
+    def _give_back(self, held: Held, *, keep: bool) -> None:
+        if not keep and not held.process.gone.is_set():
+            held.process.stop()
+            held.process.end(grace_sec=self._grace_sec)
+        with self._changed:
+            held.busy -= 1
+            held.used = time.monotonic()
+            gone = self._forget_gone()
+            self._changed.notify_all()
+        if gone:
+            self._on_change()
+
+    def _forget_gone(self) -> bool:
+        gone = [held for held in self._held if held.process.gone.is_set()]
+        for held in gone:
+            held.process.kill()  # and what it has left, before its devices go to the next
+            self._held.remove(held)
+        return bool(gone)
+
+    def _reap(self) -> None:
+        while True:
+            time.sleep(min(REAP_SEC, self._idle_sec))
+            with self._changed:
+                late = time.monotonic() - self._idle_sec
+                idle = [held for held in self._held if held.busy == 0 and held.used < late]
+                for held in idle:
+                    held.busy = held.room
+            for held in idle:
+                logger.info("host %d is ended: idle for %g s", held.process.pid, self._idle_sec)
+                held.process.end(grace_sec=self._grace_sec)
+            with self._changed:
+                if self._forget_gone():
+                    self._changed.notify_all()
+            if idle:
+                self._on_change()

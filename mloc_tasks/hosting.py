@@ -1,0 +1,158 @@
+"""Attempts whose executor runs in a host: what goes there, what comes back, and when it is to end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mloc_tasks.attempt import Attempt
+from mloc_tasks.errors import AttemptCancelledError, AttemptTimeoutError, BrokerError, StaleAttemptError
+from mloc_tasks.executors.base import Executor, InputSlice
+from mloc_tasks.host.devices import my_devices
+from mloc_tasks.host.frames import Frame
+from mloc_tasks.host.pool import HostKey, HostPool
+from mloc_tasks.settings import get_settings
+from mloc_tasks.worker.registry import forget_models, note_model
+from mloc_tasks.workplace import get_workplace
+
+logger = logging.getLogger("mloc.attempt")
+
+CONCURRENT_TASKS = 64  # at most in one host that takes several
+WANTED_EVERY_SEC = 1.0  # is asked whether the attempt is still wanted
+HOLDS_EVERY_SHARE = 0.5  # of the visibility timeout: whether its claim still stands
+MODEL_SHOWN_SEC = 86_400.0  # at most; it is forgotten with its worker
+ROWS_FILE = "rows.jsonl"
+
+
+def run_hosted(
+    attempt: Attempt,
+    executor: Executor,
+    document: dict[str, Any],
+    *,
+    rows: InputSlice | None,
+    parts: bool,
+    out_dir: Path,
+) -> dict[str, Any]:
+    """Have a host run the executor over `rows`; gives what the result names, the rest lies in `out_dir`.
+
+    Raises what the executor raised, and `HostCrashedError`, `AttemptCancelledError`, `AttemptTimeoutError`,
+    `StaleAttemptError`.
+    """
+    place, job = attempt.place, attempt.job
+    look = Watch(attempt).look
+    gpus = job.requirement.gpus.count if job.requirement.gpus else 0
+    key = HostKey.of(type(executor), document, gpus=gpus)
+    room = CONCURRENT_TASKS if executor.concurrent else 1
+    with place.scratch(job.run_id) as folder, hosts().host(type(executor), key, room=room, look=look) as held:
+        task: Frame = {
+            "type": "task",
+            "document": {**job.header, "spec": document},
+            "rows": None if rows is None else _write_rows(rows, folder / ROWS_FILE),
+            "out_dir": str(out_dir),
+            "cache_dir": str(place.settings.cache_dir.expanduser()),
+            "names": {
+                "run_id": job.run_id,
+                "stage": job.stage,
+                "shard": int(attempt.record.shard),
+                "attempt": attempt.record.attempt,
+                "parts": parts,
+            },
+        }
+        result = held.process.run(task, attempt.report, look, grace_sec=place.settings.cancel_grace_sec)
+        if executor.keeps_model and executor.reusable and isinstance(result.get("model"), str):
+            _models.show(attempt.record.worker, held.process.pid, result["model"])
+        return result
+
+
+class Watch:
+    """Whether an attempt is still wanted; `look` raises when it is not."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._timeout = attempt.job.timeout
+        self._next_wanted = attempt.begun + WANTED_EVERY_SEC
+        self._holds_every = attempt.place.settings.visibility_timeout_sec * HOLDS_EVERY_SHARE
+        self._next_holds = attempt.begun + self._holds_every
+
+    def look(self) -> None:
+        now = time.monotonic()
+        if self._timeout is not None and now - self._attempt.begun > self._timeout:
+            raise AttemptTimeoutError(
+                f"timed out: still running after {self._timeout:g} seconds",
+                hint="raise spec.timeout, or split the work with spec.parallel",
+            )
+        if now < self._next_wanted:
+            return
+        self._next_wanted = now + WANTED_EVERY_SEC
+        attempt = self._attempt
+        job, ledger = attempt.job, attempt.place.ledger
+        try:
+            if ledger.cancel_requested(job.run_id):
+                raise AttemptCancelledError(f"run {job.run_id} was cancelled")
+            if now >= self._next_holds:
+                self._next_holds = now + self._holds_every
+                if not ledger.holds(job.run_id, job.stage, attempt.record.shard, attempt=attempt.record.attempt):
+                    raise StaleAttemptError(f"{attempt.prefix}: a newer attempt has taken over; this one is ended")
+        except BrokerError as error:
+            logger.warning("%s goes on, but cannot ask whether it is still wanted: %s", attempt.prefix, error)
+
+
+@lru_cache(maxsize=1)
+def hosts() -> HostPool:
+    """This process's hosts."""
+    settings = get_settings()
+    return HostPool(
+        my_devices(),
+        idle_sec=settings.host_idle_sec,
+        cpu_hosts=settings.cpu_hosts,
+        grace_sec=settings.cancel_grace_sec,
+        on_change=lambda: _models.forget_all_but(held.process.pid for held in hosts().live()),
+    )
+
+
+class _Models:
+    """What this process's hosts hold, as `mloc workers` shows it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._shown: dict[int, str] = {}  # the host's process id: worker
+
+    def show(self, worker: str, pid: int, model: str) -> None:
+        with self._lock:
+            if pid in self._shown:
+                return
+            self._shown[pid] = worker
+        place = get_workplace()
+        client, keys = place.ledger.client, place.ledger.keys
+        note_model(client, keys, worker, holder=self._holder(pid), model=model, ttl_sec=MODEL_SHOWN_SEC)
+
+    def forget_all_but(self, live: Iterable[int]) -> None:
+        kept = set(live)
+        with self._lock:
+            gone = {pid: worker for pid, worker in self._shown.items() if pid not in kept}
+            for pid in gone:
+                del self._shown[pid]
+        place = get_workplace()
+        for pid, worker in gone.items():
+            forget_models(place.ledger.client, place.ledger.keys, worker, holder=self._holder(pid))
+
+    def _holder(self, pid: int) -> str:
+        return f"{os.getpid()}/{pid}"
+
+
+_models = _Models()
+
+
+def _write_rows(rows: InputSlice, path: Path) -> dict[str, Any]:
+    """Put the rows where the host reads them, one JSON value a line."""
+    with path.open("w", encoding="utf-8") as lines:
+        for row in rows:
+            lines.write(json.dumps(row, ensure_ascii=True) + "\n")
+    return {"path": str(path), "start": rows.start, "count": len(rows)}

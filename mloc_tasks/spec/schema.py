@@ -21,7 +21,7 @@ _REFERENCE: Schema = {"type": "string", "pattern": r"\$\{[^{}]+\}"}
 _BOOLEAN: Schema = {"enum": [True, False, "yes", "no", "on", "off", "true", "false"]}
 _STAGE_LIKE = ("StageSpec", "StageEntry", "SpecBody")
 """Models that plugins add keys to."""
-_WHOLE = ("Adapter", "TemplateColumn", "Template", "Preference", "Metadata")
+_WHOLE = ("Adapter", "TemplateColumn", "Template", "Preference", "Metadata", "Metric")
 """Models that are never merged, so that a key they need must stand in each of them."""
 
 

@@ -6,6 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 _ITEMS = frozenset({"ok", "model", "items", "usage", "items_truncated", "items_total", "items_parts", "items_failed"})
+_SCORED = _ITEMS | {"metrics", "summary"}
+_EMBEDDED = _ITEMS | {"dimensions", "pooling", "normalized", "embeddings_file"}
 _TRAINED = frozenset(
     {
         "ok",
@@ -57,8 +59,8 @@ BUILT_IN: dict[str, TaskType] = {
         _trainer("ppo", "PPOTask", needs_reward=True),
         _trainer("grpo", "GRPOTask", needs_reward=True),
         _trainer("reward", "RewardTask", "RewardModelTask"),
-        TaskType("evaluate", ("EvaluateTask", "EvaluationTask"), needs_model=False, takes_rows=True),
-        TaskType("embedding", ("EmbeddingTask",), takes_rows=True),
+        TaskType("evaluate", ("EvaluateTask", "EvaluationTask"), _SCORED, needs_model=False, takes_rows=True),
+        TaskType("embedding", ("EmbeddingTask",), _EMBEDDED, takes_rows=True),
         TaskType("echo", ("EchoTask",), needs_model=False, needs_data=False),
     )
 }

@@ -15,6 +15,7 @@ from mloc_tasks.spec.model.document import API_VERSION, LABEL, Document, Metadat
 from mloc_tasks.spec.model.stage import StageSpec
 from mloc_tasks.spec.names import shown
 from mloc_tasks.spec.origins import Origin, Origins
+from mloc_tasks.spec.outcomes import check_scoring, check_vectors
 from mloc_tasks.spec.problems import Problem, SpecError
 from mloc_tasks.spec.source import LARGEST_DOCUMENT, Source, read_bytes, read_mapping, read_text
 from mloc_tasks.spec.stages import Draft, StageReader
@@ -188,6 +189,8 @@ class _Loader:
         spec = validate_stage(draft.document, draft.origin, origins)
         if spec is None:
             return None
+        check_scoring(draft, spec, origins)
+        check_vectors(draft, spec, origins)
         return Stage.model_construct(
             name=draft.name, depends_on=tuple(draft.depends_on), document=draft.document, spec=spec
         )

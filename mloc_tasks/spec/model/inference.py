@@ -1,6 +1,6 @@
 """Sampling, and what is done to prompts and completions."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
@@ -106,24 +106,3 @@ class Generation(Sampling):
     """Sampling of completions while training with `ppo` or `grpo`."""
 
     do_sample: bool = Field(True, description="False is greedy.")
-
-
-class Evaluate(SpecModel):
-    """What a stage of task type `evaluate` measures."""
-
-    metrics: tuple[Text, ...] = Field((), description="Names of metrics, such as `perplexity` or `exact_match`.")
-    reference_column: Text | None = Field(None, description="Column of the expected answers.")
-    batch_size: PositiveCount | None = Field(None, description="Inputs in one batch.")
-    max_length: PositiveCount | None = Field(None, description="Tokens of an input at most; the rest is cut.")
-
-
-class Embedding(SpecModel):
-    """How a stage of task type `embedding` makes vectors."""
-
-    pooling: Literal["mean", "cls", "last"] | None = Field(
-        None, description="Which token states make the vector; by default what the model was trained with."
-    )
-    normalize: bool = Field(True, description="Scale vectors to length 1.")
-    dimensions: PositiveCount | None = Field(None, description="Keep the first so many numbers of a vector.")
-    batch_size: PositiveCount | None = Field(None, description="Inputs in one batch.")
-    max_length: PositiveCount | None = Field(None, description="Tokens of an input at most; the rest is cut.")

@@ -6,7 +6,9 @@ from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 
 from mloc_tasks.spec.model.base import PassThrough, Priority, Seconds, SpecModel, Text
 from mloc_tasks.spec.model.data import Data, normal_data
-from mloc_tasks.spec.model.inference import Embedding, Evaluate, Generation, Inference
+from mloc_tasks.spec.model.embedding import Embedding
+from mloc_tasks.spec.model.evaluate import Evaluate
+from mloc_tasks.spec.model.inference import Generation, Inference
 from mloc_tasks.spec.model.model_source import Checkpoint, Lora, Model, RewardModel
 from mloc_tasks.spec.model.output import Output
 from mloc_tasks.spec.model.resources import Cache, Parallel, Resources, Retry

@@ -134,8 +134,9 @@ def run_attempt(
         return _work_and_commit(attempt, work)
     except AttemptCancelledError as error:
         logger.warning("%s: %s", attempt.prefix, error)
-        _claim(place, job, shard, task_id=task_id, worker=worker)  # is refused, and ends the shard as cancelled
-        return Outcome(verdict=Verdict.DROPPED, why=str(error))
+        refused = _claim(place, job, shard, task_id=task_id, worker=worker).shard  # which ends the shard as cancelled
+        over = refused is not None and refused.state.is_final
+        return _settled(refused) if refused and over else Outcome(verdict=Verdict.DROPPED, why=str(error))
     except (StaleAttemptError, IllegalTransitionError) as error:
         logger.warning("%s", error)
         place.store.delete(attempt.prefix)

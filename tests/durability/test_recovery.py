@@ -133,7 +133,7 @@ def test_an_executor_that_exits_is_a_permanent_failure(start_worker: StartWorker
 def test_a_running_stage_finishes_when_another_fails(start_worker: StartWorker) -> None:
     start_worker("one", concurrency=2)
     nodes = [
-        {"name": "healthy", "taskType": "slow", "data": rows(8), "seconds": 0.2, "parallel": {"enabled": True}},
+        {"name": "healthy", "taskType": "slow", "data": rows(8), "seconds": 0.5, "parallel": {"enabled": True}},
         {"name": "bad", "taskType": "buggy"},
         {"name": "after", "taskType": "echo", "dependsOn": ["healthy"], "message": "x"},
     ]

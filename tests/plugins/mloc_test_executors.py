@@ -34,9 +34,10 @@ class SlowExecutor(Executor):
 
 
 class CrashExecutor(Executor):
-    """Kills its process in each attempt up to the one named by `survives`; 0: in all."""
+    """Kills the pool child in each attempt up to the one named by `survives`; 0: in all."""
 
     name: ClassVar[str] = "crash"
+    light: ClassVar[bool] = True
 
     def run(self, task: Task, out_dir: Path) -> dict[str, Any]:
         survives = task["spec"].get("survives", 0)

@@ -81,17 +81,23 @@ def _what_it_says(document: dict[str, Any]) -> dict[str, Any]:
 
 def _inputs(spec: StageSpec, manifest_of: ManifestOf, open_url: OpenUrl) -> list[Any]:
     data = spec.data
+    references = None if spec.evaluate is None else spec.evaluate.references
+    expected = _files(references.url, open_url) if references and references.type == "file" and references.url else []
     if isinstance(data, StageData):
-        return _stages([data.stage], manifest_of)
+        return [*_stages([data.stage], manifest_of), *expected]
     if isinstance(data, GraphTemplateData):
         return _stages(sorted({column.node for column in data.template.columns}), manifest_of)
     if isinstance(data, FileData):
-        found = []
-        for file in find_files(data.url, open_url=open_url):
-            with file.open() as stream:
-                found.append([file.name, _digest(stream)])
-        return found
-    return []
+        return [*_files(data.url, open_url), *expected]
+    return expected
+
+
+def _files(url: str, open_url: OpenUrl) -> list[Any]:
+    found = []
+    for file in find_files(url, open_url=open_url):
+        with file.open() as stream:
+            found.append([file.name, _digest(stream)])
+    return found
 
 
 def _digest(stream: BinaryIO) -> str:

@@ -9,13 +9,14 @@ from mloc_tasks.data.dataset import DatasetRows
 from mloc_tasks.data.files import FileRows
 from mloc_tasks.data.inline import InlineRows
 from mloc_tasks.data.items import ItemReader
+from mloc_tasks.data.scored import scored_rows
 from mloc_tasks.data.selection import FirstRows, ShuffledRows
 from mloc_tasks.data.source import RowSource
 from mloc_tasks.data.stage import StageRows
 from mloc_tasks.data.template import Column, TemplateRows
 from mloc_tasks.errors import InputError
 from mloc_tasks.executors.base import Item
-from mloc_tasks.spec.model.data import DatasetData, FileData, GraphTemplateData, ListData, StageData
+from mloc_tasks.spec.model.data import Columns, DatasetData, FileData, GraphTemplateData, ListData, Selection, StageData
 
 if TYPE_CHECKING:
     from mloc_tasks.spec import StageSpec
@@ -95,6 +96,8 @@ def open_inputs(
     data = spec.data
     if data is None:
         raise InputError("the stage has no inputs", hint="give it `data`, or `inference.prompts`")
+    if spec.task_type == "evaluate":
+        return Inputs(_chosen(scored_rows(spec, upstream=upstream, open_url=open_url), data))
     if isinstance(data, GraphTemplateData):
         columns = [Column(column.label, column.node, column.path) for column in data.template.columns]
         return Inputs(TemplateRows(columns, upstream))
@@ -113,11 +116,15 @@ def open_inputs(
             f"data of type {data.type} are no inputs of a {spec.task_type} stage",
             hint="preference pairs are training data; give prompts, a file, a dataset or a stage",
         )
+    return Inputs(_chosen(source, data))
+
+
+def _chosen(source: RowSource, data: Columns) -> RowSource:
+    if not isinstance(data, Selection):
+        return source
     if data.shuffle:
         source = ShuffledRows(source, data.seed or 0)
-    if data.max_samples is not None:
-        source = FirstRows(source, data.max_samples)
-    return Inputs(source)
+    return source if data.max_samples is None else FirstRows(source, data.max_samples)
 
 
 def _dataset(data: DatasetData) -> DatasetRows:

@@ -1,4 +1,4 @@
-"""How many rows of a shard may fail before the shard does (`inference.max_failed_items`)."""
+"""How many rows of a shard may fail before the shard does (`max_failed_items`)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ class FailureLimit:
     Args:
         limit: 0 allows any number (they are reported); an int is a number of rows; a float a share of `rows`.
         rows: rows of this shard.
+        setting: where the spec says the limit, for the error.
     """
 
-    def __init__(self, limit: int | float, *, rows: int) -> None:
+    def __init__(self, limit: int | float, *, rows: int, setting: str = "inference.max_failed_items") -> None:
         self._limit = limit
         self._rows = rows
+        self._setting = setting
         self._failed = 0
         self._first = ""
         self._allowed = None if limit == 0 else int(limit * rows) if isinstance(limit, float) else limit
@@ -31,6 +33,6 @@ class FailureLimit:
                 self._first = self._first or f"row {item['index']}: {item['error']}"
         if self._allowed is not None and self._failed > self._allowed:
             raise ExecutionError(
-                f"{self._failed} of {self._rows} rows failed; inference.max_failed_items {self._limit} allows "
+                f"{self._failed} of {self._rows} rows failed; {self._setting} {self._limit} allows "
                 f"{self._allowed}. The first was {self._first}"
             )

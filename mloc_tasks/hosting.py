@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,22 @@ def run_hosted(
     rows: InputSlice | None,
     parts: bool,
     out_dir: Path,
+    look_too: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Have a host run the executor over `rows`; gives what the result names, the rest lies in `out_dir`.
+
+    `look_too` is called twice a second meanwhile.
 
     Raises what the executor raised, and `HostCrashedError`, `AttemptCancelledError`, `AttemptTimeoutError`,
     `StaleAttemptError`.
     """
     place, job = attempt.place, attempt.job
-    look = Watch(attempt).look
+    watch = Watch(attempt)
+
+    def look() -> None:
+        watch.look()
+        look_too()
+
     gpus = job.requirement.gpus.count if job.requirement.gpus else 0
     key = HostKey.of(type(executor), document, gpus=gpus)
     room = CONCURRENT_TASKS if executor.concurrent else 1

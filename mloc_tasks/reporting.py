@@ -19,8 +19,10 @@ class RunReporter:
         self._attempt = attempt
         self._next_progress = 0.0
         self.done: int | None = None
+        self.before = 0  # rows that earlier attempts have done
 
     def progress(self, done: int, total: int | None = None) -> None:
+        done, total = done + self.before, None if total is None else total + self.before
         self.done = done
         now = time.monotonic()
         # The last report is left to the commit, which carries the count anyway.

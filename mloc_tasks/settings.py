@@ -156,6 +156,12 @@ class Settings(BaseSettings):
         validation_alias=_named("MLOC_CPU_HOSTS"),
         description="Executor processes without a GPU that one pool child holds at once, each with its model",
     )
+    save_rows_sec: float = Field(
+        default=10.0,
+        gt=0,
+        validation_alias=_named("MLOC_SAVE_ROWS_SEC"),
+        description="Seconds between two uploads of a running shard's finished rows, which its next attempt skips",
+    )
     cache_dir: Path = Field(
         default=Path("~/.cache/mloc"),
         validation_alias=_named("MLOC_CACHE_DIR"),

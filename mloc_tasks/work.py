@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ from mloc_tasks.data.items import RESPONSES, ItemReader
 from mloc_tasks.data.merge import merge_shards
 from mloc_tasks.data.slices import plan_slices
 from mloc_tasks.delivery import deliver
-from mloc_tasks.errors import ExecutionError, UnresolvedReferenceError
+from mloc_tasks.errors import ExecutionError, MlocError, StaleAttemptError, StoreError, UnresolvedReferenceError
 from mloc_tasks.executors.base import Executor, InputSlice, Task, write_json
 from mloc_tasks.executors.registry import executor_for
 from mloc_tasks.hosting import run_hosted
 from mloc_tasks.ledger import ShardRecord, ShardSlice, StageResult
 from mloc_tasks.references import parse_result, resolve
+from mloc_tasks.saved_rows import RemainingRows, SavedRows, put_together, rows_key
 from mloc_tasks.spec import StageSpec
 from mloc_tasks.workplace import Workplace, get_workplace
 
@@ -70,8 +72,11 @@ def execute(attempt: Attempt) -> StageResult:
     if attempt.whole and (earlier := _earlier(attempt, stage)) is not None:
         return earlier
     with attempt.place.scratch(job.run_id) as out_dir:
-        _run(attempt, stage, rows, out_dir)
-        return _store(attempt, stage.spec, out_dir, items=None if rows is None else len(rows))
+        saved = _run(attempt, stage, rows, out_dir)
+        result = _store(attempt, stage.spec, out_dir, items=None if rows is None else len(rows))
+        if saved is not None:
+            saved.remove()
+        return result
 
 
 def split(attempt: Attempt) -> StageResult | None:
@@ -124,13 +129,15 @@ def result_reader(place: Workplace, run_id: str, stage: str) -> ItemReader:
     return _reader(place, _result_prefix(place, run_id, stage))
 
 
-def _run(attempt: Attempt, stage: Prepared, rows: InputSlice | None, out_dir: Path) -> None:
+def _run(attempt: Attempt, stage: Prepared, rows: InputSlice | None, out_dir: Path) -> SavedRows | None:
     """Run the stage's executor: here where it is light, in a host else. What it gives is `out_dir` with RESPONSES."""
     job, record = attempt.job, attempt.record
     parts = rows is not None and job.scattered and len(rows) >= PARTS_FROM_ROWS
     if not stage.executor.light:
+        if rows is not None and stage.executor.resumes_rows:
+            return _run_remaining(attempt, stage, rows, parts=parts, out_dir=out_dir)
         run_hosted(attempt, stage.executor, stage.document, rows=rows, parts=parts, out_dir=out_dir)
-        return
+        return None
     task = Task(
         {**job.header, "spec": stage.document},
         spec=stage.spec,
@@ -145,6 +152,50 @@ def _run(attempt: Attempt, stage: Prepared, rows: InputSlice | None, out_dir: Pa
     result = stage.executor.run(task, out_dir)
     if not (out_dir / RESPONSES).exists():
         write_json(out_dir / RESPONSES, result)
+    return None
+
+
+def _run_remaining(attempt: Attempt, stage: Prepared, rows: InputSlice, *, parts: bool, out_dir: Path) -> SavedRows:
+    """Run the executor over the rows that no earlier attempt has finished, saving what it finishes as it goes."""
+    place, job, record = attempt.place, attempt.job, attempt.record
+    upstream = [_result_prefix(place, job.run_id, name) for name in job.depends_on]
+    shard = f"{job.run_id}/{job.stage}/{record.shard}"
+    key = rows_key(stage.document, upstream)
+    saved = SavedRows(place.store, shard, key, start=rows.start, every_sec=place.settings.save_rows_sec)
+    if record.attempt == 1:
+        _run_saving(attempt, stage, rows, saved, parts=parts, out_dir=out_dir)
+        return saved
+    with place.scratch(job.run_id) as before, place.scratch(job.run_id) as now:
+        done = saved.fetch(before)
+        if not done:
+            _run_saving(attempt, stage, rows, saved, parts=parts, out_dir=out_dir)
+            return saved
+        attempt.report.log(f"{done} of {len(rows)} rows were finished by an earlier attempt")
+        attempt.report.before = done
+        folders = [before]
+        if done < len(rows):
+            _run_saving(attempt, stage, RemainingRows(rows, done), saved, parts=parts, out_dir=now)
+            folders.append(now)
+        put_together(folders, out_dir, start=rows.start, parts=parts)
+    return saved
+
+
+def _run_saving(
+    attempt: Attempt, stage: Prepared, rows: InputSlice, saved: SavedRows, *, parts: bool, out_dir: Path
+) -> None:
+    saved.begin(out_dir)
+    try:
+        run_hosted(
+            attempt, stage.executor, stage.document, rows=rows, parts=parts, out_dir=out_dir, look_too=saved.look
+        )
+    except StaleAttemptError:
+        raise
+    except MlocError:
+        with contextlib.suppress(StoreError):
+            saved.save()
+        raise
+    finally:
+        saved.end(out_dir)
 
 
 def _earlier(attempt: Attempt, stage: Prepared) -> StageResult | None:

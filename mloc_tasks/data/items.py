@@ -28,6 +28,8 @@ _COPY_LINES = 100
 """Lines copied in one go; few, so that long outputs do not add up."""
 
 RESPONSES = "responses.json"
+JOURNAL = ".rows.jsonl"
+"""Where it stands in an output directory, each item is written to it too, at once; see `mloc_tasks.saved_rows`."""
 
 # One for all rows: `json.dumps` with options makes a new one each time, which takes as long as the row.
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -61,6 +63,8 @@ class ItemWriter:
         self._total = 0
         self._first_index = 0
         self._failed = 0
+        journal = out_dir / JOURNAL
+        self._journal: BinaryIO | None = journal.open("ab", buffering=0) if journal.exists() else None
 
     def __enter__(self) -> Self:
         return self
@@ -91,7 +95,10 @@ class ItemWriter:
             raise ValueError(f"item {index} written where item {expected} is due; write items in input order")
         if item.get("ok") is False:
             self._failed += 1
-        self._append([encode_line(item)])
+        line = encode_line(item)
+        if self._journal is not None:
+            self._journal.write(line)
+        self._append([line])
 
     def copy(self, lines: Iterable[bytes], *, first_index: int, failed: int) -> int:
         """Append encoded items without parsing them; returns how many there were.
@@ -110,7 +117,13 @@ class ItemWriter:
         return self._total - before
 
     def close(self) -> None:
-        """Finish the open part file. Closing twice is harmless."""
+        """Finish the open files. Closing twice is harmless."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        self._close_part()
+
+    def _close_part(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -153,7 +166,7 @@ class ItemWriter:
             self._total += len(fitting)
 
     def _open_part(self) -> None:
-        self.close()
+        self._close_part()
         part = Part(f"items-{len(self._parts):05d}.jsonl", self._first_index + self._total, 0)
         self._file = (self._out_dir / part.name).open("wb")
         self._parts.append(part)

@@ -15,8 +15,12 @@ from mloc_tasks.errors import ExecutionError
 _OWN_FIELDS = frozenset({"ok", "model", "items", "usage"})
 
 
-def merge_shards(readers: Iterable[ItemReader], out_dir: Path) -> dict[str, Any]:
+def merge_shards(
+    readers: Iterable[ItemReader], out_dir: Path, *, start: int = 0, parts: bool = False
+) -> dict[str, Any]:
     """Merge shards, given in input order, into `out_dir`; returns the content of `responses.json`.
+
+    `start` is the index that the first item has; `parts` asks for part files whatever the number of items.
 
     `readers` is consumed lazily and each shard's document let go after its turn; rows are copied as lines, so memory
     does not grow with their number. `ok` is true when every shard is. In `usage` every number is added up, except
@@ -27,10 +31,10 @@ def merge_shards(readers: Iterable[ItemReader], out_dir: Path) -> dict[str, Any]
     """
     ok, model, usage = True, "", dict[str, Any]()
     extra: dict[str, Any] | None = None
-    with ItemWriter(out_dir) as writer:
+    with ItemWriter(out_dir, parts=parts) as writer:
         for shard, reader in enumerate(readers):
             document = reader.document
-            _copy_shard(writer, reader, shard)
+            _copy_shard(writer, reader, shard, start)
             ok = ok and document.get("ok") is not False
             model = model or document.get("model", "")
             usage = _add_usage(usage, document.get("usage") or {})
@@ -39,18 +43,18 @@ def merge_shards(readers: Iterable[ItemReader], out_dir: Path) -> dict[str, Any]
     return writer.responses(ok=ok, model=model, usage=usage, **(extra or {}))
 
 
-def _copy_shard(writer: ItemWriter, reader: ItemReader, shard: int) -> None:
+def _copy_shard(writer: ItemWriter, reader: ItemReader, shard: int, start: int) -> None:
     lines = reader.lines()
     first = next(lines, None)
     if first is None:
         return
     index = json.loads(first).get("index")
-    if index != len(writer):
+    if index != start + len(writer):
         raise ExecutionError(
-            f"shard {shard} begins with item {index}, expected {len(writer)}",
+            f"shard {shard} begins with item {index}, expected {start + len(writer)}",
             hint="an executor numbers its items from `task.inputs.start` on",
         )
-    writer.copy(chain([first], lines), first_index=0, failed=reader.failed)
+    writer.copy(chain([first], lines), first_index=start, failed=reader.failed)
 
 
 def _add_usage(total: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:

@@ -100,6 +100,8 @@ class Executor(ABC):
         concurrent: True when one object takes calls of `run` from several threads at once, as a batching engine does.
         reusable: False when the process ends after one attempt, which frees all memory (training).
         needs_rows: True when the stage has input rows (`data`, `inference.prompts`) that can be sharded.
+        resumes_rows: True when its items, written by an `ItemWriter`, are all that its rows give, so that an attempt may
+            be given only the rows that no earlier one has finished.
         keeps_model: True when the model stays loaded in the process after a run, which workers then show.
         version: part of a stage's fingerprint; change it when outputs change.
         result_fields: top-level names of its `responses.json`; None when they are not known beforehand.
@@ -113,6 +115,7 @@ class Executor(ABC):
     concurrent: ClassVar[bool] = False
     reusable: ClassVar[bool] = True
     needs_rows: ClassVar[bool] = False
+    resumes_rows: ClassVar[bool] = False
     keeps_model: ClassVar[bool] = False
     version: ClassVar[str] = "1"
     result_fields: ClassVar[frozenset[str] | None] = None

@@ -20,6 +20,7 @@ class SlowExecutor(Executor):
 
     name: ClassVar[str] = "slow"
     needs_rows: ClassVar[bool] = True
+    resumes_rows: ClassVar[bool] = True
 
     def run(self, task: Task, out_dir: Path) -> dict[str, Any]:
         assert task.inputs is not None

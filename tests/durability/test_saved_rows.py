@@ -1,0 +1,96 @@
+"""Rows that were finished before their process died are not done again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from mloc_tasks.ledger import State
+from scheduler import Run, submit_yaml
+from scheduler.embedded import LocalWorker
+from tests.durability.conftest import StartWorker, document, rows
+from tests.durability.test_recovery import WAIT_SEC, pool_children
+
+ROWS = 40
+
+
+@pytest.fixture(autouse=True)
+def _save_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLOC_SAVE_ROWS_SEC", "0.2")
+
+
+def spec(**more: Any) -> dict[str, Any]:
+    return document({"taskType": "slow", "data": rows(ROWS), "seconds": 0.05, "retry": {"backoffSeconds": 0.1}, **more})
+
+
+def saved_files(results: Path, run: Run) -> list[Path]:
+    return sorted((results / run.id / "slow").glob("*/rows-*/*.jsonl"))
+
+
+def wait_until_saved(results: Path, run: Run) -> None:
+    deadline = time.monotonic() + WAIT_SEC
+    while not saved_files(results, run):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def kill_host(worker: LocalWorker) -> None:
+    hosts = [each for each in pool_children(worker) if any("boot.py" in word for word in each.cmdline()[:2])]
+    assert len(hosts) == 1, hosts
+    os.kill(hosts[0].pid, signal.SIGKILL)
+
+
+def check(run: Run, results: Path, *, attempts: int) -> None:
+    assert run.wait(WAIT_SEC) is State.DONE
+    result = run.result()
+    assert [item["index"] for item in result["items"]] == list(range(ROWS))
+    assert [item["output"] for item in result["items"]] == [f"row {number}!" for number in range(ROWS)]
+    assert result["usage"]["num_requests"] == ROWS
+    begun = [event for event in run.events() if (event.kind, event.state) == ("shard", "running")]
+    assert max(event.attempt for event in begun) == attempts
+    assert not saved_files(results, run)
+
+
+def test_after_a_crash_of_the_host_only_the_remaining_rows_are_done(start_worker: StartWorker, tmp_path: Path) -> None:
+    worker = start_worker("one")
+    run = submit_yaml(spec())
+    wait_until_saved(tmp_path / "results", run)
+    kill_host(worker)
+    check(run, tmp_path / "results", attempts=2)
+    told = [event.data["message"] for event in run.events() if event.kind == "log"]
+    (skipped,) = [int(line.split()[0]) for line in told if "finished by an earlier attempt" in line]
+    assert 0 < skipped < ROWS
+
+
+def test_rows_saved_by_a_worker_that_vanished_are_used_by_another(start_worker: StartWorker, tmp_path: Path) -> None:
+    first = start_worker("first")
+    run = submit_yaml(spec())
+    wait_until_saved(tmp_path / "results", run)
+    os.killpg(first.pid, signal.SIGKILL)
+    start_worker("second")
+    check(run, tmp_path / "results", attempts=2)
+    assert any("finished by an earlier attempt" in event.data.get("message", "") for event in run.events())
+
+
+def test_a_shard_in_the_middle_of_a_stage_resumes_in_its_own_rows(start_worker: StartWorker, tmp_path: Path) -> None:
+    worker = start_worker("one")
+    run = submit_yaml(spec(parallel={"enabled": True, "shard_size": 20}))
+    wait_until_saved(tmp_path / "results", run)
+    kill_host(worker)
+    check(run, tmp_path / "results", attempts=2)
+
+
+def test_a_host_that_dies_with_the_machine_leaves_no_process(start_worker: StartWorker, tmp_path: Path) -> None:
+    worker = start_worker("one")
+    run = submit_yaml(spec())
+    wait_until_saved(tmp_path / "results", run)
+    left = pool_children(worker)
+    os.killpg(worker.pid, signal.SIGKILL)
+    _, alive = psutil.wait_procs(left, timeout=10)
+    assert not alive

@@ -1,5 +1,9 @@
-"""Where models come from: a `model.source` becomes something that loads from a directory or the Hub's cache."""
+"""Where models come from: what a stage names becomes something that loads from a directory or the Hub's cache.
 
-from mloc_tasks.models.source import SOURCE_TYPES, ModelFiles, resolve
+The worker calls `materialise`, an executor `files_of_stage`.
+"""
 
-__all__ = ["SOURCE_TYPES", "ModelFiles", "resolve"]
+from mloc_tasks.models.source import ModelFiles, resolve
+from mloc_tasks.models.stage import files_of_stage, model_name
+
+__all__ = ["ModelFiles", "files_of_stage", "model_name", "resolve"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+
+from mloc_tasks.models.locks import locked
 
 
 def build_once(target: Path, build: Callable[[Path], None]) -> bool:
@@ -21,13 +21,11 @@ def build_once(target: Path, build: Callable[[Path], None]) -> bool:
     if target.is_dir():
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _exclusive(target.with_name(f".{target.name}.lock")):
+    with locked(lock_of(target)):
         if target.is_dir():
             return False
-        prefix = f".{target.name}.staging-"
-        for left_over in target.parent.glob(f"{prefix}*"):  # its builder is gone: we hold the lock
-            shutil.rmtree(left_over, ignore_errors=True)
-        staging = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+        remove_left_overs(target)
+        staging = Path(tempfile.mkdtemp(prefix=_staging_prefix(target), dir=target.parent))
         try:
             build(staging)
             _flush(staging)
@@ -39,11 +37,19 @@ def build_once(target: Path, build: Callable[[Path], None]) -> bool:
     return True
 
 
-@contextmanager
-def _exclusive(lock: Path) -> Iterator[None]:
-    with lock.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+def lock_of(target: Path) -> Path:
+    """The lock file that whoever builds `target` holds alone."""
+    return target.with_name(f".{target.name}.lock")
+
+
+def remove_left_overs(target: Path) -> None:
+    """Remove what builders of `target` that were killed left; call it while holding its lock alone."""
+    for left_over in target.parent.glob(f"{_staging_prefix(target)}*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+
+
+def _staging_prefix(target: Path) -> str:
+    return f".{target.name}.staging-"
 
 
 def _flush(directory: Path) -> None:

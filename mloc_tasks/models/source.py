@@ -8,10 +8,10 @@ from pathlib import Path
 
 from mloc_tasks.errors import ModelError
 from mloc_tasks.models import gguf, hub, package
+from mloc_tasks.models.contents import describe, is_adapter
+from mloc_tasks.models.downloads import address_of
 
 Log = Callable[[str], None]
-
-SOURCE_TYPES = ("huggingface", "local", "package")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +23,14 @@ class ModelFiles:
         location: a directory, or a Hub identifier whose configuration is in the local Hub cache already.
         revision: the Hub commit, so that all files come from one; None for a directory.
         trust_remote_code: whether the spec allows the model's own Python code to run.
+        adapters: directories of LoRA adapters that go onto it.
     """
 
     name: str
     location: str
     revision: str | None = None
     trust_remote_code: bool = False
+    adapters: tuple[str, ...] = ()
 
 
 def resolve(
@@ -40,7 +42,7 @@ def resolve(
     trust_remote_code: bool = False,
     log: Log = lambda message: None,
 ) -> ModelFiles:
-    """Find a model, converting a GGUF file on its first use.
+    """Find a model, converting a GGUF file on its first use. Models elsewhere went through `materialise` before.
 
     Args:
         kind: `huggingface`, `local` or `package`.
@@ -64,11 +66,12 @@ def resolve(
             )
     else:
         raise ModelError(
-            f"model.source.type {kind!r} is not supported in this version; supported: {', '.join(SOURCE_TYPES)}",
-            hint="copy the model to a path all workers share and use type: local",
+            f"model.source: {identifier!r} of type {kind!r} was not fetched",
+            hint="the worker does that before it calls an executor: materialise",
         )
     directory = loadable_directory(found, cache_dir=cache_dir, log=log)
-    return ModelFiles(name=identifier, location=str(directory), trust_remote_code=trust_remote_code)
+    name = address_of(found) if kind == "local" else identifier
+    return ModelFiles(name=name, location=str(directory), trust_remote_code=trust_remote_code)
 
 
 def loadable_directory(path: Path, *, cache_dir: Path, log: Log = lambda message: None) -> Path:
@@ -85,4 +88,7 @@ def loadable_directory(path: Path, *, cache_dir: Path, log: Log = lambda message
     if candidates:
         names = ", ".join(each.name for each in candidates)
         raise ModelError(f"{path} holds several GGUF files; name one of them: {names}")
-    raise ModelError(f"{path} holds neither config.json nor a .gguf file")
+    if is_adapter(path):
+        hint = "put it under model.adapters, and the model that it was trained on under model.source"
+        raise ModelError(f"{path} holds a LoRA adapter, which is no model by itself", hint=hint)
+    raise ModelError(f"{path} holds neither config.json nor a .gguf file; {describe(path)}")

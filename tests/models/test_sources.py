@@ -84,7 +84,7 @@ def test_local_path_errors_say_what_was_expected(tmp_path: Path) -> None:
         ("absent", "nothing is at"),
         ("notes.txt", r"expected a \.gguf file"),
         ("two", r"several GGUF files.*a\.gguf, b\.gguf"),
-        ("", "neither config.json nor"),
+        ("", r"neither config.json nor a \.gguf file; it holds notes\.txt, two/"),
     ):
         with pytest.raises(ModelError, match=words):
             resolve(kind="local", identifier=str(tmp_path / name), cache_dir=tmp_path / "cache")
@@ -97,9 +97,16 @@ def test_file_that_is_no_gguf_is_refused_and_leaves_no_conversion(tmp_path: Path
     assert not [each for each in (tmp_path / "cache" / "models").iterdir() if each.is_dir()]
 
 
-def test_unsupported_source_names_the_supported_ones(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="'s3' is not supported in this version; supported: huggingface, local"):
+def test_source_that_was_not_fetched_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="'s3://bucket/model' of type 's3' was not fetched"):
         resolve(kind="s3", identifier="s3://bucket/model", cache_dir=tmp_path)
+
+
+def test_adapter_in_the_place_of_a_model_is_recognised(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="holds a LoRA adapter") as caught:
+        resolve(kind="local", identifier=str(tmp_path), cache_dir=tmp_path)
+    assert "model.adapters" in caught.value.hint
 
 
 def hub(identifier: str, revision: str | None = None, **environment: str) -> str:

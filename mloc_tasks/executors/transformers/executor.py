@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from mloc_tasks.errors import ExecutionError
 from mloc_tasks.executors.base import Executor, InputSlice, Task
 from mloc_tasks.executors.generation.decoding import decoding_of
-from mloc_tasks.executors.generation.model_files import model_files
+from mloc_tasks.executors.generation.model_files import cache_dir_of
 from mloc_tasks.executors.generation.prompts import encoder_for
 from mloc_tasks.executors.generation.recording import AnswerRecord
 from mloc_tasks.executors.transformers.answers import Answerer
@@ -21,6 +21,7 @@ from mloc_tasks.executors.transformers.batching import windows
 from mloc_tasks.executors.transformers.loading import ModelCache
 from mloc_tasks.executors.transformers.placement import place
 from mloc_tasks.executors.transformers.support import unsupported
+from mloc_tasks.models import files_of_stage
 from mloc_tasks.models.library_messages import library_messages
 
 WINDOW_ROWS = 512
@@ -43,6 +44,7 @@ class TransformersExecutor(Executor):
     task_types: ClassVar[tuple[str, ...]] = ("inference",)
     needs_rows: ClassVar[bool] = True
     keeps_model: ClassVar[bool] = True
+    resumes_rows: ClassVar[bool] = True
     result_fields: ClassVar[frozenset[str] | None] = AnswerRecord.RESULT_FIELDS
 
     @classmethod
@@ -67,7 +69,7 @@ class TransformersExecutor(Executor):
         spec = task.spec
         decoding = decoding_of(spec.inference)
         with _MODELS.exclusive(), library_messages(warn):
-            files = model_files(task)
+            files = files_of_stage(spec, cache_dir=cache_dir_of(task), log=task.report.log)
             loaded = _MODELS.get(files, place(spec, cuda=torch.cuda.is_available()))
             encoder = encoder_for(
                 spec.inference, loaded.tokenizer, model=files.name, context_length=loaded.context_length

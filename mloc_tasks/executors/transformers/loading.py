@@ -14,6 +14,7 @@ from mloc_tasks.errors import ModelError, RetryableExecutionError
 from mloc_tasks.executors.transformers.batching import BatchLimits
 from mloc_tasks.executors.transformers.placement import Placement
 from mloc_tasks.models import ModelFiles
+from mloc_tasks.models.adapters import merge_adapters, require_peft
 
 CPU_LIMITS = BatchLimits(sequences=16, tokens=32_768)
 CUDA_SEQUENCES = 128
@@ -44,7 +45,9 @@ class LoadedModel:
 
 
 def load(files: ModelFiles, placement: Placement) -> LoadedModel:
-    """Load `files`. Raises ModelError when it is no causal language model or an argument does not fit."""
+    """Load `files`. Raises ModelError when it is no causal language model or an argument or adapter does not fit."""
+    if files.adapters:
+        require_peft()
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -54,6 +57,7 @@ def load(files: ModelFiles, placement: Placement) -> LoadedModel:
         model: Any = AutoModelForCausalLM.from_pretrained(files.location, **common, **placement.arguments)
         if not placement.spread:
             model = model.to(placement.device)
+        model = merge_adapters(model, files.adapters) if files.adapters else model
     except torch.OutOfMemoryError as error:
         message = f"the model {files.name} does not fit the free memory of this worker's GPU: {error}"
         raise RetryableExecutionError(message) from error
@@ -92,7 +96,8 @@ class ModelCache:
         self, files: ModelFiles, placement: Placement, *, loader: Callable[[ModelFiles, Placement], LoadedModel] = load
     ) -> LoadedModel:
         """The loaded model; another one is let go before this one is loaded. Call it within `exclusive()`."""
-        identity = [files.location, files.revision, files.trust_remote_code, placement.device, placement.arguments]
+        model = [files.location, files.revision, files.trust_remote_code, files.adapters]
+        identity = [*model, placement.device, placement.arguments]
         key = json.dumps(identity, sort_keys=True, default=repr)
         if self._loaded is None or self._key != key:
             self.clear()

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mloc_tasks.models import SOURCE_TYPES
-
 STRUCTURED_OUTPUT = ("json_schema", "regex", "choice")
 
 
@@ -18,14 +16,10 @@ def unsupported(document: Mapping[str, Any]) -> str | None:
             return (
                 f"inference.{key} (structured output) needs the vLLM executor; the Transformers executor cannot do it"
             )
-    model = _block(document, "model")
-    if model.get("adapters"):
-        return "model.adapters is not supported by the Transformers executor in this version; use a merged model"
-    if _block(document, "checkpoint").get("load") is not None:
-        return "checkpoint.load is not supported for inference in this version; name the model in model.source"
-    kind = _block(model, "source").get("type", "huggingface")
-    if kind not in SOURCE_TYPES:
-        return f"model.source.type {kind!r} is not supported in this version; supported: {', '.join(SOURCE_TYPES)}"
+    adapters = _block(document, "model").get("adapters")
+    if isinstance(adapters, list | tuple) and len(adapters) > 1:
+        names = ", ".join(str(each.get("name")) for each in adapters if isinstance(each, Mapping))
+        return f"a stage answers with one adapter, but model.adapters lists {names}: keep one, or make a stage of each"
     return None
 
 

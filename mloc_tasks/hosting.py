@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,12 @@ from mloc_tasks.executors.base import Executor, InputSlice
 from mloc_tasks.host.devices import my_devices
 from mloc_tasks.host.frames import Frame
 from mloc_tasks.host.pool import HostKey, HostPool
+from mloc_tasks.ledger.connection import Client
+from mloc_tasks.ledger.keys import Keys
 from mloc_tasks.settings import get_settings
+from mloc_tasks.warmth import publish, wait_for_warm, warm_key, withdraw
 from mloc_tasks.worker.registry import forget_models, note_model
-from mloc_tasks.workplace import get_workplace
+from mloc_tasks.workplace import Workplace, get_workplace
 
 logger = logging.getLogger("mloc.attempt")
 
@@ -75,8 +79,21 @@ def run_hosted(
         }
         result = held.process.run(task, attempt.report, look, grace_sec=place.settings.cancel_grace_sec)
         if executor.keeps_model and executor.reusable and isinstance(result.get("model"), str):
-            _models.show(attempt.record.worker, held.process.pid, result["model"])
+            _models.show(attempt.record.worker, held.process.pid, result["model"], warm_key(job.document))
         return result
+
+
+def leave_to_warm(place: Workplace, run_id: str, stage: str, *, task_id: str, worker: str) -> bool:
+    """Whether to put a shard's message back for a worker that holds its model; see `mloc_tasks.warmth`."""
+    most_sec = place.settings.warm_wait_sec
+    try:
+        key = warm_key(place.ledger.stage_job(run_id, stage).document) if most_sec else None
+    except LookupError:
+        return False
+    if key is None or _models.holds(key):
+        return False
+    client, keys = place.ledger.client, place.ledger.keys
+    return wait_for_warm(client, keys, worker=worker, key=key, task_id=task_id, most_sec=most_sec)
 
 
 class Watch:
@@ -125,34 +142,51 @@ def hosts() -> HostPool:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    worker: str
+    warm_key: str | None
+
+
 class _Models:
-    """What this process's hosts hold, as `mloc workers` shows it."""
+    """What this process's hosts hold, as `mloc workers` shows it and as other workers leave shards to it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._shown: dict[int, str] = {}  # the host's process id: worker
+        self._shown: dict[int, _Shown] = {}  # by the host's process id
 
-    def show(self, worker: str, pid: int, model: str) -> None:
+    def holds(self, key: str) -> bool:
+        return any(shown.warm_key == key for shown in list(self._shown.values()))
+
+    def show(self, worker: str, pid: int, model: str, key: str | None) -> None:
         with self._lock:
             if pid in self._shown:
                 return
-            self._shown[pid] = worker
-        place = get_workplace()
-        client, keys = place.ledger.client, place.ledger.keys
+            self._shown[pid] = _Shown(worker, key)
+        client, keys = _redis()
         note_model(client, keys, worker, holder=self._holder(pid), model=model, ttl_sec=MODEL_SHOWN_SEC)
+        if key is not None:
+            publish(client, keys, worker, key)
 
     def forget_all_but(self, live: Iterable[int]) -> None:
         kept = set(live)
         with self._lock:
-            gone = {pid: worker for pid, worker in self._shown.items() if pid not in kept}
+            gone = {pid: shown for pid, shown in self._shown.items() if pid not in kept}
             for pid in gone:
                 del self._shown[pid]
-        place = get_workplace()
-        for pid, worker in gone.items():
-            forget_models(place.ledger.client, place.ledger.keys, worker, holder=self._holder(pid))
+        client, keys = _redis()
+        for pid, shown in gone.items():
+            forget_models(client, keys, shown.worker, holder=self._holder(pid))
+            if shown.warm_key is not None and not self.holds(shown.warm_key):
+                withdraw(client, keys, shown.worker, shown.warm_key)
 
     def _holder(self, pid: int) -> str:
         return f"{os.getpid()}/{pid}"
+
+
+def _redis() -> tuple[Client, Keys]:
+    ledger = get_workplace().ledger
+    return ledger.client, ledger.keys
 
 
 _models = _Models()

@@ -156,6 +156,12 @@ class Settings(BaseSettings):
         validation_alias=_named("MLOC_CPU_HOSTS"),
         description="Executor processes without a GPU that one pool child holds at once, each with its model",
     )
+    warm_wait_sec: float = Field(
+        default=1.0,
+        ge=0,
+        validation_alias=_named("MLOC_WARM_WAIT_SEC"),
+        description="Seconds at most that a shard is left to workers which hold its model already; 0: not at all",
+    )
     save_rows_sec: float = Field(
         default=10.0,
         gt=0,

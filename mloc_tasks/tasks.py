@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import time
 from typing import Any
 
+import redis
 from celery import Task
 from celery.exceptions import Ignore, Reject
 
@@ -18,6 +20,7 @@ from mloc_tasks.errors import BrokerError, MlocError
 from mloc_tasks.ledger import GATHER, SCATTER
 from mloc_tasks.rabbitmq import SHORTEST_DELAY_SEC
 from mloc_tasks.settings import get_settings
+from mloc_tasks.warmth import PAUSE_SEC
 from mloc_tasks.workplace import get_workplace
 
 logger = logging.getLogger("mloc.tasks")
@@ -52,6 +55,17 @@ class ShardTask(Task):  # type: ignore[misc]  # celery ships no types
             shortest = SHORTEST_DELAY_SEC if is_amqp(self.app) else 0.0
             raise self.retry(countdown=max(outcome.delay, shortest))
         return outcome
+
+    def leave_to_warm(self, run_id: str, stage: str) -> None:
+        """Put the message back, for a while, where another worker holds the stage's model and this one does not."""
+        from mloc_tasks.hosting import leave_to_warm
+
+        worker = get_settings().worker_name(self.request.hostname)
+        with contextlib.suppress(redis.exceptions.RedisError, BrokerError):  # the attempt waits for Redis
+            if not leave_to_warm(get_workplace(), run_id, stage, task_id=self.request.id, worker=worker):
+                return
+            time.sleep(PAUSE_SEC)
+            raise Reject("left to a worker that holds its model", requeue=True)
 
     def _attempt_once_redis_answers(self, run_id: str, stage: str, shard: str, work: Work) -> Outcome:
         """Without the ledger nothing can be recorded, and so nothing decided; nor can the message be given back."""
@@ -97,6 +111,8 @@ def shard(self: ShardTask, run_id: str, stage: str, number: int) -> dict[str, st
     """Execute one shard of a stage."""
     from mloc_tasks.work import execute
 
+    if not self.request.retries:
+        self.leave_to_warm(run_id, stage)
     return _pointer(self.attempt(run_id, stage, str(number), execute))
 
 

@@ -98,6 +98,8 @@ class Executor(ABC):
             an executor host, a process of their own that holds the model between attempts (mloc_tasks/host).
         family: whose interpreter the host runs under, `MLOC_PYTHON_<FAMILY>`; default: the name.
         concurrent: True when one object takes calls of `run` from several threads at once, as a batching engine does.
+        rows_at_once: of an object that is concurrent: how many rows it batches, once it knows. A worker gives it tasks
+            until twice as many are in its hands.
         reusable: False when the process ends after one attempt, which frees all memory (training).
         needs_rows: True when the stage has input rows (`data`, `inference.prompts`) that can be sharded.
         resumes_rows: True when its items, written by an `ItemWriter`, are all that its rows give, so that an attempt may
@@ -113,6 +115,7 @@ class Executor(ABC):
     light: ClassVar[bool] = False
     family: ClassVar[str] = ""
     concurrent: ClassVar[bool] = False
+    rows_at_once: int | None = None
     reusable: ClassVar[bool] = True
     needs_rows: ClassVar[bool] = False
     resumes_rows: ClassVar[bool] = False

@@ -87,7 +87,7 @@ class Host:
 
     def _run(self, frame: Frame) -> None:
         number: int = frame["id"]
-        report = WireReporter(self._wire, number)
+        report = WireReporter(self._wire, number, self._executor)
         try:
             self._wire.send({"type": "result", "id": number, "result": self._result(frame, report)})
         except (SystemExit, KeyboardInterrupt) as error:
@@ -147,12 +147,14 @@ class FileRows:
 class WireReporter:
     """A `Reporter` whose receiver is the owner."""
 
-    def __init__(self, wire: Wire, number: int) -> None:
+    def __init__(self, wire: Wire, number: int, executor: Executor) -> None:
         self._wire = wire
         self._number = number
+        self._executor = executor
 
     def progress(self, done: int, total: int | None = None) -> None:
-        self._wire.send({"type": "progress", "id": self._number, "done": done, "total": total})
+        at_once = self._executor.rows_at_once
+        self._wire.send({"type": "progress", "id": self._number, "done": done, "total": total, "at_once": at_once})
 
     def log(self, message: str, *, level: str = "info") -> None:
         self._wire.send({"type": "log", "id": self._number, "message": message, "level": level})

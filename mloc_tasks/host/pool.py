@@ -49,7 +49,8 @@ class Held:
 
     @property
     def has_room(self) -> bool:
-        return self.busy < self.room
+        at_once = self.process.rows_at_once
+        return self.busy < self.room and (at_once is None or self.process.rows_left < 2 * at_once)
 
 
 @dataclass(eq=False, slots=True)
@@ -104,6 +105,11 @@ class HostPool:
         """The hosts there are."""
         with self._changed:
             return [held for held in self._held if not held.process.gone.is_set()]
+
+    @property
+    def has_line(self) -> bool:
+        """Whether an attempt waits for a host."""
+        return bool(self._line)
 
     def close(self) -> None:
         """End all hosts at once."""

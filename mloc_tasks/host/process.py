@@ -58,6 +58,8 @@ class HostProcess:
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._ready: queue.SimpleQueue[Frame] = queue.SimpleQueue()
         self._started = False
+        self._rows_left: dict[int, int] = {}  # by task
+        self.rows_at_once: int | None = None
         self.gone = threading.Event()
         self.pid = 0  # known once it is ready
         ours, theirs = socket.socketpair()
@@ -90,6 +92,11 @@ class HostProcess:
         """The last lines that it wrote to its output."""
         return "\n".join(self._tail)
 
+    @property
+    def rows_left(self) -> int:
+        """Rows of its tasks that are not finished."""
+        return sum(list(self._rows_left.values()))
+
     def run(self, task: Frame, report: Reporter, look: Callable[[], None], *, grace_sec: float) -> dict[str, Any]:
         """Have the host do a task; gives its result, less what lies in its output directory.
 
@@ -101,6 +108,8 @@ class HostProcess:
         frames: queue.SimpleQueue[Frame] = queue.SimpleQueue()
         with self._lock:
             self._calls[number] = frames
+        rows = task.get("rows")
+        self._rows_left[number] = rows["count"] if rows else 0
         try:
             try:
                 self._wait_until_ready(frames, look)
@@ -120,6 +129,7 @@ class HostProcess:
         finally:
             with self._lock:
                 self._calls.pop(number, None)
+            self._rows_left.pop(number, None)
 
     def _end_task(self, number: int, frames: queue.SimpleQueue[Frame], grace_sec: float) -> None:
         """End one task: a concurrent host is asked to, because it serves others; any other one is ended."""
@@ -193,6 +203,9 @@ class HostProcess:
             return result
         if kind == "progress":
             report.progress(frame["done"], frame["total"])
+            self.rows_at_once = frame["at_once"]
+            if frame["total"] is not None:
+                self._rows_left[frame["id"]] = frame["total"] - frame["done"]
         elif kind == "log":
             report.log(frame["message"], level=frame["level"])
         elif kind == "metrics":

@@ -46,6 +46,14 @@ class Keys:
         """Hash: process id -> the model that it holds."""
         return f"{self.prefix}models:{worker_id}"
 
+    def warm(self, key: str) -> str:
+        """Set of the workers that hold the model of that key; see `mloc_tasks.warmth`."""
+        return f"{self.prefix}warm:{key}"
+
+    def passed_on(self, task_id: str) -> str:
+        """Since when a message has been passed on to workers that hold its model."""
+        return f"{self.prefix}passed-on:{task_id}"
+
     def lease(self, worker_id: str) -> str:
         """Exists while a worker renews it: as long as it does, nobody else may take its shards."""
         return f"{self.prefix}lease:{worker_id}"

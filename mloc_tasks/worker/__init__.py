@@ -15,6 +15,7 @@ CELERYS_DEFAULT_LEVEL = logging.WARNING
 
 def install(app: Celery) -> None:
     """Add MLOC's steps to the workers of `app`."""
+    from mloc_tasks.worker.backpressure import Backpressure
     from mloc_tasks.worker.events import EventBatches
     from mloc_tasks.worker.life import install_life
     from mloc_tasks.worker.registration import Registration
@@ -22,7 +23,7 @@ def install(app: Celery) -> None:
     from mloc_tasks.worker.visibility import VisibilityHeartbeat
     from mloc_tasks.worker.warden import Warden
 
-    app.steps["consumer"].update((EventBatches, Registration, VisibilityHeartbeat, Warden))
+    app.steps["consumer"].update((Backpressure, EventBatches, Registration, VisibilityHeartbeat, Warden))
     install_life()
     install_shutdown()
     worker_init.connect(_say_pool_size, weak=False)

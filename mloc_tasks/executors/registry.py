@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 ENTRY_POINT_GROUP = "mloc.executors"
 OWN_DISTRIBUTION = "mloc"
 
+VLLM = "mloc_tasks.executors.vllm:VllmExecutor"
+TRANSFORMERS = "mloc_tasks.executors.transformers:TransformersExecutor"
+STRUCTURED_OUTPUT = ("json_schema", "regex", "choice")
+
 # Kept here as well as in our package metadata, so that a checkout that is not installed finds them too.
 BUILT_IN: Mapping[str, str] = {
     "echo": "mloc_tasks.executors.echo:EchoExecutor",
-    "inference": "mloc_tasks.executors.transformers:TransformersExecutor",
+    "inference": TRANSFORMERS,  # or vLLM: see `_inference_target`
 }
 
 # Task types that the language knows and whose executor a later version brings.
@@ -61,17 +65,20 @@ class Registration:
 
 def executor_for(spec: StageSpec) -> Executor:
     """A new executor for a stage. Raises PlanError where none serves it, ConfigError for a broken plugin."""
-    vllm = spec.model is not None and spec.model.vllm is not None
-    if reason := _missing(spec.task_type, vllm=vllm):
-        raise PlanError(reason)
-    return executor_class(spec.task_type)()
+    return executor_class(spec.task_type, spec.model_dump(include={"model", "inference", "enforce_cpu"}))()
 
 
-def executor_class(task_type: str) -> type[Executor]:
-    """The class serving `task_type`, imported. Raises as `executor_for`."""
+def executor_class(task_type: str, document: Mapping[str, Any] | None = None) -> type[Executor]:
+    """The class that does a stage of `task_type` here, imported. Raises as `executor_for`.
+
+    Args:
+        document: the stage's merged spec with snake_case keys, where its task type has several executors.
+    """
     registration = find(task_type)
     if registration is None:
-        raise PlanError(_missing(task_type, vllm=False) or f"no executor for task type {task_type!r}")
+        raise PlanError(_missing(task_type))
+    if task_type == "inference":
+        registration = replace(registration, target=_inference_target(document or {}))
     return _load(registration)
 
 
@@ -98,31 +105,40 @@ def plugin_task_types() -> frozenset[str]:
 
 
 def missing_reason(task_type: str, document: Mapping[str, Any]) -> str | None:
-    """Why a stage cannot run in this installation, or None when it can.
+    """Why a stage cannot run, or None when it can, here or on a worker that has what is not installed here.
 
     `document` is the stage's merged spec with snake_case keys, as in `Stage.document`.
     """
-    model = document.get("model")
-    if reason := _missing(task_type, vllm=isinstance(model, Mapping) and model.get("vllm") is not None):
-        return reason
-    return executor_class(task_type).unsupported(document) if task_type in BUILT_IN else None
-
-
-def _missing(task_type: str, *, vllm: bool) -> str | None:
     if find(task_type) is None:
-        available = f"available here: {', '.join(sorted(registered()))}"
-        if task_type in PLANNED:
-            return f"this version of MLOC has no executor for task type {task_type!r} yet; {available}"
-        return (
-            f"no executor for task type {task_type!r} is installed; {available}. A plugin adds one by an entry point "
-            f"of group {ENTRY_POINT_GROUP!r}"
-        )
-    if task_type == "inference" and vllm:
-        return (
-            "a `model.vllm` block asks for the vLLM executor, which this version of MLOC does not have yet; "
-            "replace it by `model.transformers` (or leave both out) to run on the Transformers executor"
-        )
-    return None
+        return _missing(task_type)
+    return executor_class(task_type, document).unsupported(document) if task_type in BUILT_IN else None
+
+
+def _missing(task_type: str) -> str:
+    available = f"available here: {', '.join(sorted(registered()))}"
+    if task_type in PLANNED:
+        return f"this version of MLOC has no executor for task type {task_type!r} yet; {available}"
+    return (
+        f"no executor for task type {task_type!r} is installed; {available}. A plugin adds one by an entry point "
+        f"of group {ENTRY_POINT_GROUP!r}"
+    )
+
+
+def _inference_target(document: Mapping[str, Any]) -> str:
+    """A `vllm` block means vLLM, a `transformers` block Transformers; without them it is what the stage needs or fits.
+
+    Structured output is what vLLM alone can do, whether it is installed here or on the worker.
+    """
+    from mloc_tasks.executors.vllm.availability import fits
+
+    model, inference = document.get("model") or {}, document.get("inference") or {}
+    if model.get("vllm") is not None:
+        return VLLM
+    if model.get("transformers") is not None:
+        return TRANSFORMERS
+    if any(inference.get(key) is not None for key in STRUCTURED_OUTPUT):
+        return VLLM
+    return VLLM if fits(enforce_cpu=bool(document.get("enforce_cpu"))) else TRANSFORMERS
 
 
 @lru_cache(maxsize=8)

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from executor_tasks import task_of
 
-from mloc_tasks.errors import ConfigError, PlanError
+from mloc_tasks.errors import ConfigError
 from mloc_tasks.executors import executor_for, find, missing_reason, plugin_task_types, registered
 from mloc_tasks.executors.echo import EchoExecutor
-from mloc_tasks.executors.transformers import TransformersExecutor
 from mloc_tasks.spec import StageSpec
 
 # The README's executor; its first import names this project's package.
@@ -54,16 +53,6 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_built_in_executors_are_found_by_task_type() -> None:
     assert isinstance(executor_for(StageSpec.model_validate({"task_type": "echo"})), EchoExecutor)
-    assert isinstance(executor_for(StageSpec.model_validate({"task_type": "inference"})), TransformersExecutor)
-    block = {"task_type": "inference", "model": {"source": {"identifier": "a/b"}, "transformers": {}}}
-    assert isinstance(executor_for(StageSpec.model_validate(block)), TransformersExecutor)
-
-
-def test_vllm_block_says_what_to_do_instead() -> None:
-    model = {"source": {"type": "huggingface", "identifier": "a/b"}, "vllm": {"tensor_parallel_size": 1}}
-    with pytest.raises(PlanError, match=r"model\.transformers"):
-        executor_for(StageSpec.model_validate({"task_type": "inference", "model": model}))
-    assert "vLLM executor" in (missing_reason("inference", {"model": model}) or "")
 
 
 @pytest.mark.parametrize("task_type", ["sft", "lora_sft", "dpo", "ppo", "grpo", "reward", "evaluate", "embedding"])
@@ -72,22 +61,6 @@ def test_planned_task_types_name_what_is_available(task_type: str) -> None:
     assert reason is not None
     assert "not" in reason or "no executor" in reason
     assert "available here: echo, inference" in reason
-
-
-@pytest.mark.parametrize(
-    ("document", "words"),
-    [
-        ({"inference": {"json_schema": {"type": "object"}}}, "inference.json_schema"),
-        ({"inference": {"choice": ["a", "b"]}}, "inference.choice"),
-        ({"model": {"source": {"type": "s3", "identifier": "s3://b/m"}}}, "model.source.type 's3'"),
-        ({"model": {"adapters": [{"name": "a", "path": "/a"}]}}, "model.adapters"),
-        ({"checkpoint": {"load": {"path": "/a"}}}, "checkpoint.load"),
-    ],
-)
-def test_what_the_transformers_executor_cannot_do_is_known_before_the_run(
-    document: dict[str, object], words: str
-) -> None:
-    assert words in (missing_reason("inference", document) or "")
 
 
 def test_seeds_custom_executor_runs_as_a_plugin(site: Path, tmp_path: Path) -> None:

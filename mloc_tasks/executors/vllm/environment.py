@@ -1,0 +1,46 @@
+"""Environment variables of vLLM, set before it is imported; what the operator set stays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+GIB = 1 << 30
+CPU_CACHE_SHARE = 0.25  # of the available memory, for the key-value cache: several engines may share a machine
+CPU_CACHE_MOST_BYTES = 8 * GIB
+
+_QUIET = {
+    # No usage report leaves the machine.
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "VLLM_LOGGING_COLOR": "0",
+    # The process has threads by then: a forked engine could inherit a lock that nobody will release.
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+}
+
+
+def prepare(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Set what vLLM reads from the environment. Call it before the first import of vLLM."""
+    for name, value in _QUIET.items():
+        environment.setdefault(name, value)
+
+
+def cpu_defaults(
+    given: Mapping[str, Any], *, available: int, environment: Mapping[str, str] = os.environ
+) -> dict[str, Any]:
+    """Engine arguments for a CPU where `model.vllm` (`given`) and the environment leave them open.
+
+    No compilation, which takes minutes on few cores, and a key-value cache that leaves room for others: vLLM itself
+    would take nine tenths of the machine's memory.
+
+    Args:
+        available: bytes of memory that can be had.
+    """
+    defaults: dict[str, Any] = {"enforce_eager": True}
+    sized = {"kv_cache_memory_bytes", "gpu_memory_utilization"} & set(given)
+    if not sized and not environment.get("VLLM_CPU_KVCACHE_SPACE"):
+        defaults["kv_cache_memory_bytes"] = min(int(available * CPU_CACHE_SHARE), CPU_CACHE_MOST_BYTES)
+    return defaults

@@ -1,0 +1,123 @@
+"""From a stage to a loaded engine: arguments checked, memory looked at, and errors that say what to do."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from mloc_tasks.errors import ExecutionError, ModelError, RetryableExecutionError
+from mloc_tasks.executors.generation.model_files import cache_dir_of
+from mloc_tasks.executors.vllm import environment, memory
+from mloc_tasks.executors.vllm.adapters import lora_rank
+from mloc_tasks.executors.vllm.arguments import canonical, check_names, engine_arguments
+from mloc_tasks.executors.vllm.availability import INSTALL_HINT
+from mloc_tasks.executors.vllm.engine import Engine
+from mloc_tasks.executors.vllm.stderr import StderrTail
+from mloc_tasks.models import ModelFiles, files_of_stage
+
+if TYPE_CHECKING:
+    from mloc_tasks.executors.base import Task
+
+_KILLED = re.compile(r": -9\b")  # an exit code in vLLM's list of the processes that failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """An engine, the tokenizer for its prompts, and the files both came from."""
+
+    engine: Engine
+    tokenizer: Any
+    files: ModelFiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """A load that can begin: arguments of vLLM's `AsyncEngineArgs`, checked, and the model's files."""
+
+    arguments: dict[str, Any]
+    files: ModelFiles
+
+
+def prepare(task: Task) -> Loading:
+    """What an engine for the stage is loaded with.
+
+    Raises ExecutionError when vLLM is not installed or an argument does not fit, ModelError when the model is not
+    there, RetryableExecutionError when the memory that the engine would claim is not free now.
+    """
+    environment.prepare()
+    version = _version()
+    from vllm import AsyncEngineArgs
+    from vllm.platforms import current_platform
+
+    cpu = bool(current_platform.is_cpu())
+    spec = task.spec
+    given = canonical((spec.model.vllm if spec.model is not None else None) or {})
+    check_names(given, known={each.name for each in fields(AsyncEngineArgs)}, version=version)
+    if spec.enforce_cpu and not cpu:
+        raise ExecutionError("enforce_cpu is set, but the vLLM on this worker is a GPU build", hint=INSTALL_HINT)
+    machine = memory.main_memory()
+    defaults = environment.cpu_defaults(given, available=machine.free) if cpu else {}
+    files = files_of_stage(spec, cache_dir=cache_dir_of(task), log=task.report.log)
+    rank = lora_rank(task["spec"])
+    arguments = engine_arguments(spec, files, cpu=cpu, lora_rank=rank, defaults=defaults)
+    if not cpu:
+        memory.check_memory(arguments, memory.visible_gpus(int(arguments["tensor_parallel_size"])))
+    elif "gpu_memory_utilization" in given:
+        memory.check_memory(arguments, [machine])
+    return Loading(arguments=arguments, files=files)
+
+
+def load(loading: Loading) -> LoadedModel:
+    """Start the engine. Raises ModelError, or RetryableExecutionError where memory may be what lacked."""
+    files, arguments = loading.files, loading.arguments
+    tokenizer = _tokenizer(files, arguments)
+    tail = StderrTail()
+    try:
+        from vllm import AsyncEngineArgs
+
+        return LoadedModel(engine=Engine(AsyncEngineArgs(**arguments)), tokenizer=tokenizer, files=files)
+    except (ValueError, TypeError, AssertionError, NotImplementedError, KeyError, OSError, ImportError) as error:
+        raise ModelError(f"vLLM cannot load {files.name}: {_text(error)}", hint=_hint(arguments)) from error
+    except RuntimeError as error:
+        if _KILLED.search(str(error)):
+            message = f"the process of the vLLM engine for {files.name} was killed while it loaded: out of memory?"
+            raise RetryableExecutionError(message) from error
+        cause = tail.cause() or _text(error)
+        raise ModelError(f"vLLM cannot load {files.name}: {cause}", hint=_hint(arguments)) from error
+
+
+def _version() -> str:
+    try:
+        import vllm
+    except ImportError as error:
+        if error.name == "vllm":
+            raise ExecutionError("vLLM is not installed on this worker", hint=INSTALL_HINT) from error
+        raise ExecutionError(f"vLLM cannot be imported on this worker: {error}", hint=INSTALL_HINT) from error
+    return str(vllm.__version__)
+
+
+def _tokenizer(files: ModelFiles, arguments: dict[str, Any]) -> Any:
+    from transformers import AutoTokenizer
+
+    identifier = arguments.get("tokenizer") or files.location
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            identifier, revision=arguments["tokenizer_revision"], trust_remote_code=files.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"the tokenizer of {files.name} cannot be loaded: {error}") from error
+    tokenizer("a")  # the first call settles its state; later ones, from several threads, only read it
+    return tokenizer
+
+
+def _text(error: Exception) -> str:
+    """A pydantic error's own words, without the address of its documentation and the values it repeats."""
+    lines = [line for line in str(error).splitlines() if "For further information" not in line]
+    return re.sub(r" \[type=.*$", "", " ".join(line.strip() for line in lines)) or type(error).__name__
+
+
+def _hint(arguments: dict[str, Any]) -> str:
+    shown = ("dtype", "max_model_len", "max_num_seqs", "tensor_parallel_size", "gpu_memory_utilization")
+    given = ", ".join(f"{name} {arguments[name]}" for name in shown if name in arguments)
+    return f"model.vllm is passed on to vLLM{'; it was given ' * bool(given)}{given}; its log has more"

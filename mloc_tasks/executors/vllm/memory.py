@@ -1,0 +1,98 @@
+"""Whether the memory that an engine will claim is free, asked before minutes go into loading it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mloc_tasks.errors import ExecutionError, RetryableExecutionError
+
+GIB = 1 << 30
+VLLM_UTILIZATION = 0.9  # what vLLM takes of a device when it is told nothing
+_SLACK_BYTES = 1 << 28  # of the driver's own, which comes and goes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A GPU, or the machine's main memory; sizes in bytes."""
+
+    name: str
+    total: int
+    free: int
+
+
+def check_memory(arguments: Mapping[str, Any], devices: Sequence[Device]) -> None:
+    """Raise RetryableExecutionError when a device has less free memory than `gpu_memory_utilization` asks of it.
+
+    Raises ExecutionError for a utilization that is no share.
+    """
+    share = arguments.get("gpu_memory_utilization", VLLM_UTILIZATION)
+    if not isinstance(share, int | float) or not 0 < share <= 1:
+        raise ExecutionError(f"model.vllm.gpu_memory_utilization {share!r} is not a share above 0, up to 1")
+    for device in devices:
+        wanted = share * device.total
+        if wanted > device.free + _SLACK_BYTES:
+            fitting = int(100 * device.free / device.total) / 100
+            raise RetryableExecutionError(
+                f"gpu_memory_utilization {share:g} asks for {_gib(wanted)} of the {_gib(device.total)} of "
+                f"{device.name}, but {_gib(device.free)} are free: something else uses "
+                f"{_gib(device.total - device.free)}",
+                hint=f"end what uses it, or set model.vllm.gpu_memory_utilization to {fitting:g} at most",
+            )
+
+
+def visible_gpus(count: int) -> list[Device]:
+    """The first `count` GPUs that this process may use, by NVML, which takes no memory of them.
+
+    Raises ExecutionError when there are fewer.
+    """
+    from vllm.third_party import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise ExecutionError(f"the installed vLLM needs a GPU, and none can be reached: {error}") from error
+    try:
+        handles = [_handle(pynvml, each) for each in _visible_names(int(pynvml.nvmlDeviceGetCount()))]
+        if len(handles) < count:
+            raise ExecutionError(
+                f"the engine needs {count} GPUs, but this worker's process has {len(handles)}",
+                hint="lower resources.hardware.gpu.count or model.vllm.tensor_parallel_size, or give a worker child "
+                "more GPUs (mloc worker -c 1)",
+            )
+        return [_device(pynvml, handle) for handle in handles[:count]]
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def main_memory() -> Device:
+    """This machine's memory."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return Device(name="this machine's memory", total=memory.total, free=memory.available)
+
+
+def _visible_names(count: int) -> list[str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return [str(index) for index in range(count)]
+    return [each.strip() for each in visible.split(",") if each.strip() not in ("", "-1")]
+
+
+def _handle(nvml: Any, name: str) -> Any:
+    """By index, or by the UUID of a GPU or a MIG slice."""
+    return nvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else nvml.nvmlDeviceGetHandleByUUID(name)
+
+
+def _device(nvml: Any, handle: Any) -> Device:
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    name = nvml.nvmlDeviceGetName(handle)
+    text = name.decode() if isinstance(name, bytes) else str(name)
+    return Device(name=f"the GPU {text}", total=int(memory.total), free=int(memory.free))
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.1f} GiB"

@@ -1,0 +1,36 @@
+"""Memory that an engine would claim and that is not there is found before loading."""
+
+from __future__ import annotations
+
+import pytest
+
+from mloc_tasks.errors import ExecutionError, RetryableExecutionError
+from mloc_tasks.executors.vllm.memory import GIB, Device, check_memory
+
+
+def gpu(free: float) -> Device:
+    return Device(name="the GPU NVIDIA A100-SXM4-80GB", total=80 * GIB, free=int(free * GIB))
+
+
+def test_a_device_in_use_is_refused_with_numbers() -> None:
+    with pytest.raises(RetryableExecutionError) as caught:
+        check_memory({"gpu_memory_utilization": 0.9}, [gpu(80), gpu(10)])
+    assert "0.9 asks for 72.0 GiB of the 80.0 GiB of the GPU NVIDIA A100-SXM4-80GB" in str(caught.value)
+    assert "10.0 GiB are free" in str(caught.value)
+    assert "0.12 at most" in caught.value.hint
+
+
+def test_what_vllm_takes_by_itself_counts_too() -> None:
+    with pytest.raises(RetryableExecutionError, match=r"gpu_memory_utilization 0\.9"):
+        check_memory({}, [gpu(10)])
+    check_memory({}, [gpu(79.5)])
+
+
+def test_a_share_that_fits_is_taken() -> None:
+    check_memory({"gpu_memory_utilization": 0.1}, [gpu(10)])
+
+
+@pytest.mark.parametrize("share", [0, 1.1, 90, "90%"])
+def test_what_is_no_share_is_an_error(share: object) -> None:
+    with pytest.raises(ExecutionError, match="is not a share"):
+        check_memory({"gpu_memory_utilization": share}, [gpu(80)])

@@ -1,30 +1,45 @@
-"""Starts an executor host: `python boot.py PACKAGE SOCKET_FD TARGET`, under whatever interpreter the executor needs.
+"""Starts an executor host: `python boot.py SOCKET_FD TARGET`, under whatever interpreter the executor needs.
 
-PACKAGE is the folder of `mloc_tasks`, which that interpreter need not have installed; it is found there and nothing
-else beside it is.
+That interpreter need not have MLOC installed, and may have another version of it: this file's own package is used, also
+in the processes that the host starts with `multiprocessing`, and nothing else that lies beside the package.
 """
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
+HERE = Path(__file__).resolve().parent
+PACKAGE = HERE.parent
+LEAST_PYTHON = (3, 11)
+CANNOT_RUN = 3
 
-def main() -> None:
-    folder, descriptor, target = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    sys.path[:] = [entry for entry in sys.path if entry != str(Path(__file__).parent)]  # put there for this script
-    if importlib.util.find_spec("mloc_tasks") is None:
-        spec = importlib.util.spec_from_file_location(
-            "mloc_tasks", folder / "__init__.py", submodule_search_locations=[str(folder)]
+
+class OurPackage:
+    """Finds `mloc_tasks` where this file lies."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):  # type: ignore[no-untyped-def]  # read by Pythons that are too old
+        if name != PACKAGE.name:
+            return None
+        return importlib.util.spec_from_file_location(
+            name, str(PACKAGE / "__init__.py"), submodule_search_locations=[str(PACKAGE)]
         )
-        assert spec is not None
-        assert spec.loader is not None
-        package = importlib.util.module_from_spec(spec)
-        sys.modules["mloc_tasks"] = package
-        spec.loader.exec_module(package)
-    from mloc_tasks.host.child import serve
 
-    serve(descriptor, target)
 
+def prepare() -> None:
+    """Make `import mloc_tasks` find this package, and `import pool` not what lies beside this file."""
+    sys.path[:] = [entry for entry in sys.path if not entry or os.path.realpath(entry) != str(HERE)]
+    sys.meta_path.insert(0, OurPackage)
+
+
+if sys.version_info < LEAST_PYTHON:
+    print(f"{sys.executable} is Python {sys.version.split()[0]}; MLOC needs 3.11 or newer", file=sys.stderr)
+    sys.exit(CANNOT_RUN)
+
+prepare()  # also where multiprocessing imports this file as the main module of another process
 
 if __name__ == "__main__":
-    main()
+    from mloc_tasks.host.child import serve
+
+    serve(int(sys.argv[1]), sys.argv[2])

@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import mloc_tasks
 from mloc_tasks import errors
 from mloc_tasks.errors import (
     AttemptCancelledError,
@@ -65,9 +64,10 @@ class HostProcess:
         ours, theirs = socket.socketpair()
         life, self._life = os.pipe()
         try:
-            command = [sys.executable, "-I", "-S", str(HERE / "guard.py"), str(life), python, str(HERE / "boot.py")]
+            wire, owner = str(theirs.fileno()), str(os.getpid())
+            guard = [sys.executable, "-I", "-S", str(HERE / "guard.py"), str(life), wire, owner]
             self._guard = subprocess.Popen(
-                [*command, str(Path(mloc_tasks.__file__).parent), str(theirs.fileno()), target],
+                [*guard, python, str(HERE / "boot.py"), wire, target],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

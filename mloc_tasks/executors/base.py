@@ -102,7 +102,7 @@ class Executor(ABC):
             until twice as many are in its hands.
         reusable: False when the process ends after one attempt, which frees all memory (training).
         needs_rows: True when the stage has input rows (`data`, `inference.prompts`) that can be sharded.
-        resumes_rows: True when its items, written by an `ItemWriter`, are all that its rows give, so that an attempt may
+        resumes_rows: True when its items, written by an `ItemWriter`, are all that its rows give: an attempt may then
             be given only the rows that no earlier one has finished.
         keeps_model: True when the model stays loaded in the process after a run, which workers then show.
         version: part of a stage's fingerprint; change it when outputs change.

@@ -78,6 +78,8 @@ class Downloads:
                     finally:
                         _note_use(entry)
                     return
+            if entry.is_dir():
+                _remove_damaged(entry)
             self._fetch(remote, entry)
 
     def trim(self, *, room: int = 0) -> None:
@@ -207,6 +209,16 @@ def _remove(entry: Path) -> bool:
         shutil.rmtree(doomed, ignore_errors=True)
         remove_lock(lock)
     return True
+
+
+def _remove_damaged(entry: Path) -> None:
+    """Remove an entry that somebody took its record from: it would neither be used nor be made anew."""
+    with locked(lock_of(entry)):
+        if entry.is_dir() and _record_of(entry) is None:
+            try:
+                shutil.rmtree(entry)
+            except OSError as error:
+                raise ModelError(f"the model cache has a damaged entry: {error}", hint=f"remove {entry}") from error
 
 
 def _remove_left_overs(lock: Path) -> None:

@@ -261,6 +261,15 @@ def test_room_is_made_on_a_disk_smaller_than_the_bound(
     assert fetched(second, small_disk, lines).exists()
 
 
+def test_damaged_entry_is_made_anew(server: FileServer, tmp_path: Path, cache: Path, lines: Lines) -> None:
+    url = archive_with(server, tmp_path, "model")
+    path = fetched(url, cache, lines)
+    (cache / "downloads" / entry_of(path, cache) / "entry.json").write_text("{")
+    (path / "config.json").unlink()
+    assert fetched(url, cache, lines) == path
+    assert (path / "config.json").exists()
+
+
 def test_fetched_path_is_known_by_the_address_it_came_from(
     server: FileServer, tmp_path: Path, cache: Path, lines: Lines
 ) -> None:

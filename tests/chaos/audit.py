@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from mloc_tasks.ledger import GATHER, SCATTER, ShardRecord, State
 from scheduler.backlog import backlogs
 from scheduler.runs import Run
 from tests.chaos.pipeline import Pipeline
-from tests.chaos.stack import TIMEOUT_SEC, Stack
+from tests.chaos.stack import POLL_SEC, TIMEOUT_SEC, Stack
 
 QUIET_SEC = 60.0
+STRAYS_END_SEC = 10.0
 RESULT = "responses.json"
 
 
@@ -47,7 +49,7 @@ def audit(stack: Stack, run: Run, pipeline: Pipeline) -> list[str]:
         *_store_problems(stack, run, pipeline),
         *_result_problems(run, pipeline),
         *_key_problems(stack),
-        *(f"a process is left over: {process}" for process in stack.strays()),
+        *(f"a process is left over: {process}" for process in _strays(stack)),
         *(f"a file is left over: {path}" for path in _temporary_files(stack)),
     ]
     return problems
@@ -124,6 +126,14 @@ def _key_problems(stack: Stack) -> Iterator[str]:
     for key in set(client.scan_iter(match=f"{stack.ledger.keys.lease('')}*")) - leases:
         if client.pttl(key) > TIMEOUT_SEC * 1000:
             yield f"lease {key} of no worker lasts for {client.pttl(key)} ms"
+
+
+def _strays(stack: Stack) -> list[str]:
+    """What lives on of workers that died. A host sees by a pipe that its owner is gone, and ends a moment later."""
+    end = time.monotonic() + STRAYS_END_SEC
+    while (found := stack.strays()) and time.monotonic() < end:
+        time.sleep(POLL_SEC)
+    return found
 
 
 def _temporary_files(stack: Stack) -> Iterator[Path]:

@@ -149,11 +149,11 @@ class Stack:
             return []
 
     def strays(self) -> list[str]:
-        """Processes of this stack that belong to none of its workers."""
+        """Processes of this stack that belong to none of its workers: not started by one, nor by what it started."""
         known = {self.valkey.pid, os.getpid()}
         for name, worker in self.workers.items():
             if self.lives(name):
-                known |= {worker.pid, *(child.pid for child in self.children(name))}
+                known |= {worker.pid, *(each.pid for each in psutil.Process(worker.pid).children(recursive=True))}
         return [_shown(process) for process in marked(self.mark) if process.pid not in known]
 
     # Ledger

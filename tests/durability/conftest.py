@@ -14,6 +14,7 @@ import pytest
 from mloc_tasks.settings import reset_settings
 from scheduler.embedded import LocalWorker, PrivateValkey
 from tests.durability import rabbitmq_node
+from tests.durability.cpu_queue import CpuQueue, RabbitCpuQueue, RedisCpuQueue
 from tests.durability.rabbitmq_node import RabbitNode
 
 TIMEOUT_SEC = 3.0
@@ -28,14 +29,8 @@ ON_RABBITMQ = pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True)
 @pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[RabbitNode]:
     """A RabbitMQ for the session."""
-    if reason := rabbitmq_node.missing():
-        pytest.skip(reason)
-    folder = Path(tempfile.mkdtemp(prefix="mloc-test-", dir="/tmp"))
-    node = RabbitNode(folder)
-    node.start()
-    yield node
-    node.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    with rabbitmq_node.running() as node:
+        yield node
 
 
 @pytest.fixture
@@ -44,15 +39,21 @@ def broker_url(request: pytest.FixtureRequest) -> str:
     if getattr(request, "param", "redis") == "redis":
         return ""
     node: RabbitNode = request.getfixturevalue("rabbitmq")
-    node.purge("cpu")
+    node.forget_messages("cpu")
     return node.url
+
+
+@pytest.fixture
+def cpu_queue(request: pytest.FixtureRequest, broker_url: str, broker: PrivateValkey) -> CpuQueue:
+    """Queue `cpu` of the test's broker."""
+    return RabbitCpuQueue(request.getfixturevalue("rabbitmq")) if broker_url else RedisCpuQueue()
 
 
 @pytest.fixture
 def broker(broker_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[PrivateValkey]:
     """A Valkey for one test, and the environment that leads to it, and to RabbitMQ where that is the broker."""
     folder = Path(tempfile.mkdtemp(prefix="mloc-test-", dir="/tmp"))
-    server = PrivateValkey(folder)
+    server = PrivateValkey(folder, options=("--appendonly", "yes"))
     server.start()
     monkeypatch.setenv("REDIS_URL", server.url)
     monkeypatch.setenv("MLOC_BROKER_URL", broker_url)

@@ -13,7 +13,7 @@ from mloc_tasks.fingerprint import fingerprint
 from mloc_tasks.ledger import Ledger, State
 from mloc_tasks.spec import StageSpec, load_workflow
 from scheduler import Run, submit_yaml
-from tests.durability.conftest import StartWorker, document
+from tests.durability.conftest import ON_BOTH_BROKERS, StartWorker, document
 from tests.durability.test_recovery import WAIT_SEC
 from tests.durability.test_resume import SHARDED, begun, stage, states
 
@@ -41,6 +41,7 @@ def pipeline(tmp_path: Path) -> dict[str, Any]:
     return {"stages": stages, **CACHED}
 
 
+@ON_BOTH_BROKERS
 def test_a_second_run_takes_all_results_of_the_first(start_worker: StartWorker, pipeline: dict[str, Any]) -> None:
     start_worker("one", concurrency=2)
     first, second = done(pipeline), done(pipeline)

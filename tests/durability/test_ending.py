@@ -9,8 +9,10 @@ import pytest
 
 from mloc_tasks.ledger import State
 from scheduler import submit_yaml
-from tests.durability.conftest import StartWorker, document, rows
+from tests.durability.conftest import ON_BOTH_BROKERS, StartWorker, document, rows
 from tests.durability.test_recovery import WAIT_SEC, pool_children, wait_for_attempt
+
+pytestmark = ON_BOTH_BROKERS
 
 LONG = {"taskType": "slow", "data": rows(1_000), "seconds": 0.5}
 
@@ -70,7 +72,7 @@ def test_a_shard_past_its_timeout_fails_and_the_run_goes_to_its_end(start_worker
 
 def test_one_shard_past_its_timeout_fails_its_sharded_stage(start_worker: StartWorker) -> None:
     start_worker("one", concurrency=2)
-    spec = {**LONG, "data": rows(6), "timeout": 1.5, "parallel": {"enabled": True, "shard_size": 5}}
+    spec = {**LONG, "seconds": 1, "data": rows(11), "timeout": 5, "parallel": {"enabled": True, "shard_size": 10}}
     run = submit_yaml(document({**spec, "onFailure": "continue"}))
     assert run.wait(WAIT_SEC) is State.FAILED
     stage = run.status().stages[0]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,7 @@ from mloc_tasks.rabbitmq import work_queue
 from mloc_tasks.settings import get_settings, reset_settings
 from scheduler import submit_yaml
 from scheduler.backlog import rabbitmq_backlogs
-from scheduler.embedded import LocalWorker
+from scheduler.embedded import LocalWorker, PrivateValkey
 from tests.durability import rabbitmq_node
 from tests.durability.conftest import ON_RABBITMQ, StartWorker, document, rows
 from tests.durability.rabbitmq_node import RabbitNode
@@ -29,14 +27,8 @@ CONSUMER_TIMEOUT_SEC = 2
 @pytest.fixture
 def impatient_node() -> Iterator[RabbitNode]:
     """A RabbitMQ that takes deliveries back after two seconds."""
-    if reason := rabbitmq_node.missing():
-        pytest.skip(reason)
-    folder = Path(tempfile.mkdtemp(prefix="mloc-test-", dir="/tmp"))
-    node = RabbitNode(folder, consumer_timeout_ms=CONSUMER_TIMEOUT_SEC * 1000)
-    node.start()
-    yield node
-    node.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    with rabbitmq_node.running(consumer_timeout_ms=CONSUMER_TIMEOUT_SEC * 1000) as node:
+        yield node
 
 
 @ON_RABBITMQ
@@ -116,3 +108,28 @@ def test_a_broken_connection_to_the_broker_interrupts_nothing(
     while log.read_text().count("Connected to amqp://") < 2:
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.05)
+
+
+@ON_RABBITMQ
+def test_a_restart_of_the_broker_interrupts_and_loses_nothing(start_worker: StartWorker, rabbitmq: RabbitNode) -> None:
+    start_worker("one", concurrency=2)
+    spec = {"taskType": "slow", "data": rows(12), "seconds": 0.4}
+    run = submit_yaml(document({**spec, "parallel": {"enabled": True, "shard_size": 2}}))
+    for event in run.events(follow=True):
+        if event.kind == "shard" and event.shard.isdigit() and event.state == "done":
+            break
+    rabbitmq.stop()
+    rabbitmq.start()
+    assert run.wait(WAIT_SEC) is State.DONE
+    assert [item["output"] for item in run.result()["items"]] == [f"row {number}!" for number in range(12)]
+    assert {shard.attempt for shard in Ledger.connect().shards(run.id, "slow")} == {1}
+
+
+@ON_RABBITMQ
+def test_the_ledgers_redis_may_restart_beside_it(start_worker: StartWorker, broker: PrivateValkey) -> None:
+    start_worker("one")
+    run = submit_yaml(document({"taskType": "slow", "data": rows(4), "seconds": 0.5}))
+    wait_for_attempt(run, stage="slow")
+    broker.stop()
+    broker.start()
+    assert run.wait(WAIT_SEC) is State.DONE

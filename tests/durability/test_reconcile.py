@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ from scheduler import Run, submit_yaml
 from scheduler.backlog import queue_keys
 from scheduler.messages import RunMessages, can_look_into, find_messages
 from scheduler.reconcile import Action, Activity, Picture, Reconciler, decide
-from tests.durability.conftest import TIMEOUT_SEC, StartWorker, document, rows
+from tests.durability.conftest import ON_BOTH_BROKERS, ON_RABBITMQ, TIMEOUT_SEC, StartWorker, document, rows
+from tests.durability.cpu_queue import CpuQueue
 from tests.durability.test_recovery import WAIT_SEC, attempts_in_store, kill_worker, wait_for_attempt
 from tests.durability.test_resume import SHARDED, stage
 
@@ -39,29 +42,17 @@ def reconcile_until_resent(each: Reconciler | None = None) -> list[str]:
     return [finding.decision.reason for finding in findings]
 
 
-def flush_queues() -> int:
-    """Delete the lists of queue `cpu`, as an operator's slip does; says how many messages were in them."""
-    ledger = Ledger.connect()
-    keys = queue_keys(ledger.keys.prefix, "cpu")
-    count = sum(int(ledger.client.llen(key)) for key in keys)
-    ledger.client.delete(*keys)
-    return count
-
-
-def messages_in_queues() -> list[str]:
-    ledger = Ledger.connect()
-    texts = [text for key in queue_keys(ledger.keys.prefix, "cpu") for text in ledger.client.lrange(key, 0, -1)]
-    return [json.loads(text)["headers"]["task"] for text in texts]
-
-
-def test_a_flushed_queue_is_filled_again_and_every_shard_runs_once(start_worker: StartWorker, tmp_path: Path) -> None:
+@ON_BOTH_BROKERS
+def test_a_flushed_queue_is_filled_again_and_every_shard_runs_once(
+    start_worker: StartWorker, cpu_queue: CpuQueue, tmp_path: Path
+) -> None:
     first = start_worker("first")
     spec = {"taskType": "slow", "data": rows(6), "seconds": 1, **SHARDED}
     run = submit_yaml(document(spec))
     for event in run.events(follow=True):
         if event.kind == "shard" and event.shard.isdigit() and event.state == "running":
             break
-    assert flush_queues() >= 4
+    assert cpu_queue.flush() >= 4
     kill_worker(first)
     start_worker("second", concurrency=4)
     reasons = reconcile_until_resent(reconciler(grace_sec=2))
@@ -74,14 +65,15 @@ def test_a_flushed_queue_is_filled_again_and_every_shard_runs_once(start_worker:
         assert len(attempts_in_store(tmp_path / "results", run, "slow", shard)) == 1
 
 
-def test_a_run_whose_first_message_is_lost_is_sent_again_once(start_worker: StartWorker) -> None:
+@ON_BOTH_BROKERS
+def test_a_run_whose_first_message_is_lost_is_sent_again_once(start_worker: StartWorker, cpu_queue: CpuQueue) -> None:
     run = submit_yaml(document({"stages": [stage("a"), stage("b", "a")]}))
-    assert flush_queues() == 1
+    assert cpu_queue.flush() == 1
     one, other = reconciler(), reconciler()
     assert one.look() == []  # too young
     assert reconcile_until_resent(one) == ["neither message nor worker for a[0]"]
     assert [other.look(), one.look()] == [[], []]
-    assert messages_in_queues() == ["mloc.shard"]
+    assert len(cpu_queue) == 1
     start_worker("one")
     assert run.wait(WAIT_SEC) is State.DONE
     assert [event.kind for event in run.events()].count("resent") == 1
@@ -94,15 +86,46 @@ def test_messages_that_wait_for_workers_are_not_sent_again(start_worker: StartWo
     assert run.status().run.resends == 0
 
 
+@ON_RABBITMQ
+def test_where_messages_cannot_be_seen_one_too_many_does_nothing_twice(
+    start_worker: StartWorker, cpu_queue: CpuQueue
+) -> None:
+    run = submit_yaml(document({"stages": [stage("a"), stage("b", "a"), stage("c", "a")]}))
+    reconcile_until_resent()
+    assert len(cpu_queue) == 2
+    start_worker("one", concurrency=2)
+    assert run.wait(WAIT_SEC) is State.DONE
+    begun = [event.stage for event in run.events() if (event.kind, event.state) == ("shard", "running")]
+    assert sorted(begun) == ["a", "b", "c"]
+
+
+@ON_BOTH_BROKERS
+def test_the_command_sends_again_what_a_purged_queue_lost(start_worker: StartWorker, cpu_queue: CpuQueue) -> None:
+    run = submit_yaml(document({"stages": [stage("a"), stage("b", "a")]}))
+    assert cpu_queue.flush() == 1
+    command = [*(sys.executable, "-m", "scheduler.cli"), "reconcile", "--every", "0.2s", "--grace", f"{GRACE_SEC}s"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            start_worker("one")
+            assert run.wait(WAIT_SEC) is State.DONE
+        finally:
+            process.kill()
+    assert "neither message nor worker for a[0]" in said
+    assert run.result()["message"] == "b"
+
+
+@ON_BOTH_BROKERS
 @pytest.mark.parametrize("lost", ["b", "last", "finish"])
 def test_a_continuation_that_was_never_sent_is_made_up_for(
-    start_worker: StartWorker, tmp_path: Path, lost: str
+    start_worker: StartWorker, cpu_queue: CpuQueue, tmp_path: Path, lost: str
 ) -> None:
     """The worker dies between a commit and what follows: the message that went with it is gone."""
     stages = [stage("a"), stage("b", "a"), stage("c", "a"), stage("last", "b", "c", message="${b.message}")]
     run = submit_yaml(document({"stages": stages}))
     upstream = {"b": {"a"}, "last": {"a", "b", "c"}, "finish": {"a", "b", "c", "last"}}[lost]
-    flush_queues()
+    cpu_queue.flush()
     ledger = Ledger.connect()
     for name in ("a", "b", "c", "last"):
         if name in upstream:
@@ -115,12 +138,13 @@ def test_a_continuation_that_was_never_sent_is_made_up_for(
         assert len(attempts_in_store(tmp_path / "results", run, name, 0)) == 1
 
 
+@ON_BOTH_BROKERS
 @pytest.mark.parametrize("done", [0, 2, 3])
 def test_a_split_stage_goes_on_with_the_shards_that_are_open(
-    start_worker: StartWorker, tmp_path: Path, done: int
+    start_worker: StartWorker, cpu_queue: CpuQueue, done: int
 ) -> None:
     run = submit_yaml(document({"taskType": "echo", "data": rows(3), **SHARDED}))
-    flush_queues()
+    cpu_queue.flush()
     ledger = Ledger.connect()
     _run_here(ledger, run, "echo", "scatter")
     for shard in range(done):
@@ -159,6 +183,7 @@ def test_deliveries_that_the_broker_forgot_are_made_up_for(start_worker: StartWo
     assert attempts_in_store(tmp_path / "results", run, "slow", 0) == ["2"]
 
 
+@ON_BOTH_BROKERS
 def test_a_cancelled_run_whose_workers_are_gone_is_ended(start_worker: StartWorker) -> None:
     first = start_worker("first")
     stages = [{"name": "slow", "taskType": "slow", "data": rows(60), "seconds": 1}, stage("after", "slow")]

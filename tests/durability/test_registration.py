@@ -9,7 +9,7 @@ import time
 from mloc_tasks.ledger import Ledger
 from mloc_tasks.worker.registry import WorkerInfo, clean_up, live_workers
 from scheduler import submit_yaml
-from tests.durability.conftest import StartWorker, document, rows
+from tests.durability.conftest import ON_BOTH_BROKERS, StartWorker, document, rows
 from tests.durability.test_recovery import WAIT_SEC, kill_worker, wait_for_attempt
 
 
@@ -22,6 +22,7 @@ def wait_for_workers(count: int) -> list[WorkerInfo]:
     return found
 
 
+@ON_BOTH_BROKERS
 def test_a_worker_registers_with_what_it_has_and_does(start_worker: StartWorker) -> None:
     start_worker("one", concurrency=2)
     found = wait_for_workers(1)[0]
@@ -36,6 +37,7 @@ def test_a_worker_registers_with_what_it_has_and_does(start_worker: StartWorker)
         time.sleep(0.05)
 
 
+@ON_BOTH_BROKERS
 def test_a_clean_shutdown_unregisters(start_worker: StartWorker) -> None:
     worker = start_worker("one")
     wait_for_workers(1)

@@ -10,7 +10,7 @@ import pytest
 from mloc_tasks.errors import ResumeError
 from mloc_tasks.ledger import Ledger, State
 from scheduler import Run, submit_yaml
-from tests.durability.conftest import StartWorker, document, rows
+from tests.durability.conftest import ON_BOTH_BROKERS, StartWorker, document, rows
 from tests.durability.test_recovery import WAIT_SEC
 
 
@@ -36,6 +36,7 @@ def begun(run: Run) -> list[tuple[str, str, int]]:
 SHARDED = {"parallel": {"enabled": True, "shard_size": 1}}
 
 
+@ON_BOTH_BROKERS
 def test_a_failed_run_goes_on_with_what_is_not_done(start_worker: StartWorker, tmp_path: Path) -> None:
     start_worker("one", concurrency=2)
     gate = tmp_path / "gate"
@@ -113,6 +114,7 @@ def test_the_budget_of_attempts_starts_anew(start_worker: StartWorker) -> None:
     assert run.result()["attempt"] == 4
 
 
+@ON_BOTH_BROKERS
 def test_a_cancelled_run_goes_on(start_worker: StartWorker) -> None:
     start_worker("one")
     stages = [stage("first"), {"name": "slow", "taskType": "slow", "data": rows(2), "seconds": 0.5}, stage("end")]
@@ -130,6 +132,7 @@ def test_a_cancelled_run_goes_on(start_worker: StartWorker) -> None:
     assert not run.status().run.cancel_requested
 
 
+@ON_BOTH_BROKERS
 def test_messages_from_before_a_resume_do_nothing_twice(start_worker: StartWorker) -> None:
     run = submit_yaml(document({"stages": [stage("a"), stage("b", "a"), stage("c", "a")]}))
     assert run.cancel() is State.CANCELLED
@@ -151,6 +154,7 @@ def test_a_run_that_is_going_on_or_done_is_not_resumed(start_worker: StartWorker
         run.resume(from_stage="none")
 
 
+@ON_BOTH_BROKERS
 @pytest.mark.parametrize("sharded", [False, True])
 def test_after_a_failure_independent_branches_stop_or_continue(
     start_worker: StartWorker, tmp_path: Path, sharded: bool

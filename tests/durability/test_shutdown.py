@@ -11,8 +11,10 @@ import pytest
 
 from mloc_tasks.ledger import State
 from scheduler import submit_yaml
-from tests.durability.conftest import StartWorker, document, rows
+from tests.durability.conftest import ON_BOTH_BROKERS, StartWorker, document, rows
 from tests.durability.test_recovery import WAIT_SEC, attempts_in_store, wait_for_attempt
+
+pytestmark = ON_BOTH_BROKERS
 
 GRACE_SEC = 1.0
 SLOW = {"taskType": "slow", "data": rows(8), "seconds": 0.5}
@@ -38,7 +40,7 @@ def test_past_its_grace_or_asked_twice_a_shard_is_handed_back_at_once(
 ) -> None:
     monkeypatch.setenv("MLOC_SHUTDOWN_GRACE_SEC", str(GRACE_SEC) if signals == 1 else "60")
     leaving = start_worker("leaving")
-    run = submit_yaml(document(SLOW))
+    run = submit_yaml(document({**SLOW, "seconds": 5, "quick_from": 2}))
     wait_for_attempt(run, stage="slow")
     start_worker("staying")
     wait_for_line(tmp_path / "staying" / "worker.log", " ready.")

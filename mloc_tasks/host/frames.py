@@ -48,6 +48,11 @@ class Wire:
         frame: Frame = json.loads(body)
         return frame
 
+    def stop_receiving(self) -> None:
+        """End this side's `receive`; the other end sees nothing of it."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RD)
+
     def close(self) -> None:
         """Let the other end see the end. Closing twice is harmless."""
         with contextlib.suppress(OSError):

@@ -2,9 +2,9 @@
 
 It leaves nothing of the host behind. When the host's owner is gone, it ends the host with every process that the host
 has started: the owner holds the other end of the pipe LIFE_FD, which closes with it however it ends; where a fork of
-the owner holds that end too, the owner's own end tells. When the host itself ends, what it has started (engine processes, data
-loaders, torchrun's workers) is ended too. SIGTERM is passed on to the host's process group. SOCKET_FD is the host's, who
-inherits it. Exits as the host did: its exit code, or 128 + the signal that ended it.
+the owner holds that end too, the owner's own end tells. When the host itself ends, what it has started (engine
+processes, data loaders, torchrun's workers) is ended too. SIGTERM is passed on to the host's process group. SOCKET_FD
+is the host's, who inherits it. Exits as the host did: its exit code, or 128 + the signal that ended it.
 
 Runs isolated, without site-packages, on the standard library alone: it starts in milliseconds and takes little memory.
 Outside of Linux it does what it can: what the host has started then ends with the host's process group.

@@ -12,8 +12,9 @@ from typing import Any
 
 from mloc_tasks.executors.base import Executor
 from mloc_tasks.host.devices import Devices, host_environment, usable_cpus
+from mloc_tasks.host.environment import environment
 from mloc_tasks.host.interpreters import interpreter
-from mloc_tasks.host.process import LOOK_SEC, HostProcess, environment
+from mloc_tasks.host.process import LOOK_SEC, HostProcess
 
 logger = logging.getLogger("mloc.host")
 
@@ -140,7 +141,7 @@ class HostPool:
                         victim.busy = victim.room  # nobody takes it any more
                 for victim in victims:
                     logger.info("host %d is ended: its devices are needed", victim.process.pid)
-                    victim.process.end(grace_sec=self._grace_sec)
+                    victim.process.retire(grace_sec=self._grace_sec)
         finally:
             with self._changed:
                 self._line.remove(ticket)
@@ -199,9 +200,8 @@ class HostPool:
         return held
 
     def _give_back(self, held: Held, *, keep: bool) -> None:
-        if not keep and not held.process.gone.is_set():
-            held.process.stop()
-            held.process.end(grace_sec=self._grace_sec)
+        if not keep:
+            held.process.retire(grace_sec=self._grace_sec)
         with self._changed:
             held.busy -= 1
             held.used = time.monotonic()
@@ -213,7 +213,6 @@ class HostPool:
     def _forget_gone(self) -> bool:
         gone = [held for held in self._held if held.process.gone.is_set()]
         for held in gone:
-            held.process.kill()  # and what it has left, before its devices go to the next
             self._held.remove(held)
         return bool(gone)
 
@@ -227,7 +226,7 @@ class HostPool:
                     held.busy = held.room
             for held in idle:
                 logger.info("host %d is ended: idle for %g s", held.process.pid, self._idle_sec)
-                held.process.end(grace_sec=self._grace_sec)
+                held.process.retire(grace_sec=self._grace_sec)
             with self._changed:
                 if self._forget_gone():
                     self._changed.notify_all()

@@ -13,30 +13,49 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from mloc_tasks import errors
-from mloc_tasks.errors import (
-    AttemptCancelledError,
-    AttemptTimeoutError,
-    ExecutionError,
-    HostCrashedError,
-    MlocError,
-    StaleAttemptError,
-)
+from mloc_tasks.errors import BrokerError, ConfigError, HostCrashedError
 from mloc_tasks.executors.base import Reporter
+from mloc_tasks.host.failures import from_frame, how_it_ended
 from mloc_tasks.host.frames import Frame, Wire
+from mloc_tasks.host.output import lines, marked_end
+from mloc_tasks.host.remains import MARK, end_remains
 
 logger = logging.getLogger("mloc.host")
 
 HERE = Path(__file__).parent
 START_SEC = 120.0  # to import an executor's module, from a slow disk
 LOOK_SEC = 0.5  # between two looks at whether a task is still wanted
+GUARD_SEC = 20.0  # for a guard to end a host: longer than its DESCENDANTS_GONE_SEC
+OUTPUT_SEC = 1.0  # for the last lines of a task to come
 TAIL_LINES = 20
-LINE_CHARS = 500
+MOST_WAITING = 10_000  # reports and lines that wait for a task's thread; it is busy elsewhere, and more are dropped
+DROPPABLE = frozenset({"line", "log", "progress"})
+
+
+class Call:
+    """A task that the host works on: the frames about it, and whether all of its output has come."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows_left = rows
+        self.frames: queue.SimpleQueue[Frame] = queue.SimpleQueue()
+        self.said_all = threading.Event()
+
+    def put(self, frame: Frame) -> None:
+        if frame["type"] not in DROPPABLE or self.frames.qsize() < MOST_WAITING:
+            self.frames.put(frame)
+
+    def next(self, within_sec: float) -> Frame | None:
+        """The next frame; None when there is none yet."""
+        try:
+            return self.frames.get(timeout=max(within_sec, 0))
+        except queue.Empty:
+            return None
 
 
 class HostProcess:
@@ -47,20 +66,27 @@ class HostProcess:
         python: the interpreter it runs under.
         env: its whole environment.
         concurrent: whether the executor takes several tasks at once.
+
+    Attributes:
+        pid: its process id, once it is ready.
+        rows_at_once: how many rows the executor batches, once it has said so.
+        gone: set when nothing of it is left.
     """
 
     def __init__(self, target: str, *, python: str, env: Mapping[str, str], concurrent: bool) -> None:
-        self._numbers = itertools.count(1)
-        self._calls: dict[int, queue.SimpleQueue[Frame]] = {}
-        self._lock = threading.Lock()
+        self._python = python
         self._concurrent = concurrent
+        self._numbers = itertools.count(1)
+        self._calls: dict[int, Call] = {}
+        self._lock = threading.Lock()
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._ready: queue.SimpleQueue[Frame] = queue.SimpleQueue()
-        self._started = False
-        self._rows_left: dict[int, int] = {}  # by task
+        self._first: Frame | None = None  # that it sent: whether it is ready
+        self._first_came = threading.Event()
+        self._why = ""  # it was ended, where that was not its own doing
+        self._mark = uuid.uuid4().hex
         self.rows_at_once: int | None = None
         self.gone = threading.Event()
-        self.pid = 0  # known once it is ready
+        self.pid = 0
         ours, theirs = socket.socketpair()
         life, self._life = os.pipe()
         try:
@@ -71,7 +97,7 @@ class HostProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=dict(env),
+                env={**env, MARK: self._mark},
                 pass_fds=(theirs.fileno(), life),
                 start_new_session=True,  # a signal to the worker's group is for the worker
             )
@@ -83,232 +109,229 @@ class HostProcess:
             theirs.close()
             os.close(life)
         self._wire = Wire(ours)
-        self._output = threading.Thread(target=self._read_output, name="mloc-host-output", daemon=True)
-        self._output.start()
-        threading.Thread(target=self._read_frames, name="mloc-host-frames", daemon=True).start()
-
-    @property
-    def tail(self) -> str:
-        """The last lines that it wrote to its output."""
-        return "\n".join(self._tail)
+        self._outbox: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self._output = self._thread("output", self._read_output)
+        self._thread("write", self._write_frames)
+        self._thread("read", self._read_frames)
 
     @property
     def rows_left(self) -> int:
         """Rows of its tasks that are not finished."""
-        return sum(list(self._rows_left.values()))
+        with self._lock:
+            return sum(call.rows_left for call in self._calls.values())
 
     def run(self, task: Frame, report: Reporter, look: Callable[[], None], *, grace_sec: float) -> dict[str, Any]:
         """Have the host do a task; gives its result, less what lies in its output directory.
 
         `look` is called at least every half second from this thread; what it raises ends the task, or the whole host
-        where it does not end within `grace_sec`, and is raised here. Raises what the executor raised, and
-        `HostCrashedError` when the process ended in the middle.
+        where it does not end within `grace_sec`, and is raised here. Raises what the executor raised, `ConfigError`
+        when the process cannot start, and `HostCrashedError` when it ended in the middle.
         """
         number = next(self._numbers)
-        frames: queue.SimpleQueue[Frame] = queue.SimpleQueue()
+        call = Call((task.get("rows") or {}).get("count", 0))
         with self._lock:
-            self._calls[number] = frames
-        rows = task.get("rows")
-        self._rows_left[number] = rows["count"] if rows else 0
+            self._calls[number] = call
         try:
+            self._wait_until_ready(look)  # what is raised meanwhile does the process no harm: it knows of no task
+            if not self._concurrent:
+                self._tail.clear()
+            self._outbox.put({**task, "id": number})
+            if self.gone.is_set():  # since it was chosen; its reader tells only those it knew
+                call.put({"type": "gone"})
+            ended = False
             try:
-                self._wait_until_ready(frames, look)
-                self._send({**task, "id": number}, frames)
-            except (AttemptCancelledError, AttemptTimeoutError, StaleAttemptError):
-                self.end(grace_sec=grace_sec)
-                raise
-            while True:
-                try:
+                while True:
                     look()
-                except BaseException:
-                    self._end_task(number, frames, grace_sec)
-                    raise
-                frame = _next(frames)
-                if frame is not None and (result := self._taken(frame, frames, report)) is not None:
-                    return result
+                    frame = call.next(LOOK_SEC)
+                    if frame is None:
+                        continue
+                    ended = frame["type"] in ("result", "error", "gone")
+                    if not ended:
+                        self._report(frame, call, report)
+                    elif frame["type"] == "result":
+                        result: dict[str, Any] = frame["result"]
+                        return result
+                    else:
+                        raise self._failure(frame, call)
+            except BaseException:
+                if not ended:
+                    self._end_task(number, call, grace_sec)
+                raise
         finally:
             with self._lock:
-                self._calls.pop(number, None)
-            self._rows_left.pop(number, None)
+                del self._calls[number]
 
-    def _end_task(self, number: int, frames: queue.SimpleQueue[Frame], grace_sec: float) -> None:
+    def retire(self, *, grace_sec: float) -> None:
+        """End it while it has nothing to do: its executor may close what it holds; returns when all of it is gone."""
+        self._outbox.put({"type": "stop"})
+        self._wait_for_guard(grace_sec)
+        self.kill()
+
+    def end(self, *, grace_sec: float) -> None:
+        """SIGTERM to its process group, SIGKILL to all that it started after the grace; returns when all is gone."""
+        if self._guard.poll() is None:
+            self._guard.send_signal(signal.SIGTERM)
+            self._wait_for_guard(grace_sec)
+        self.kill()
+
+    def kill(self, why: str = "") -> None:
+        """End it and all that it started at once; returns when all of it is gone. Twice is harmless.
+
+        Args:
+            why: what the attempts are told that it still serves.
+        """
+        with self._lock:
+            self._why = self._why or why
+            if self._life >= 0:
+                os.close(self._life)  # its guard does the rest
+                self._life = -1
+        if not self._wait_for_guard(GUARD_SEC):
+            self._guard.kill()
+            self._guard.wait()
+        if self._guard.returncode < 0:  # the guard itself was killed; the host died with it, but not what that started
+            end_remains(self._mark)
+        self._outbox.put(None)
+        self._wire.close()
+        self.gone.set()
+
+    def _wait_for_guard(self, sec: float) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._guard.wait(sec)
+        return self._guard.returncode is not None
+
+    def _wait_until_ready(self, look: Callable[[], None]) -> None:
+        deadline = time.monotonic() + START_SEC
+        while not self._first_came.wait(LOOK_SEC):
+            look()
+            if time.monotonic() > deadline:
+                self.kill()
+                raise HostCrashedError(f"the executor's process was not ready within {START_SEC:g} s")
+        assert self._first is not None
+        if self._first["type"] != "ready":
+            raise self._start_failure(self._first)
+
+    def _end_task(self, number: int, call: Call, grace_sec: float) -> None:
         """End one task: a concurrent host is asked to, because it serves others; any other one is ended."""
         if not self._concurrent:
             self.end(grace_sec=grace_sec)
             return
-        self._send({"type": "cancel", "id": number}, frames)
+        self._outbox.put({"type": "cancel", "id": number})
         deadline = time.monotonic() + grace_sec
-        while time.monotonic() < deadline:
-            frame = _next(frames)
+        while (left := deadline - time.monotonic()) > 0:
+            frame = call.next(left)
             if frame is not None and frame["type"] in ("result", "error", "gone"):
                 return
         logger.warning("a task did not end within %g s of being cancelled; its process is ended", grace_sec)
-        self.kill()
+        self.kill(f"was ended, because another task in it did not end within {grace_sec:g} s of being cancelled")
 
-    def _send(self, frame: Frame, frames: queue.SimpleQueue[Frame]) -> None:
-        try:
-            self._wire.send(frame)
-        except OSError:
-            self._crashed(frames)
-
-    def stop(self) -> None:
-        """Ask it to end when it is idle; does not wait."""
-        with contextlib.suppress(OSError):
-            self._wire.send({"type": "stop"})
-
-    def end(self, *, grace_sec: float) -> None:
-        """SIGTERM to it and all that it started, SIGKILL after the grace; returns when all of it is gone."""
-        if self._guard.poll() is None:
-            self._guard.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._guard.wait(grace_sec)
-        self.kill()
-
-    def kill(self) -> None:
-        """End it and all that it started at once; returns when all of it is gone."""
-        with self._lock:
-            if self._life >= 0:
-                os.close(self._life)  # its guard does the rest
-                self._life = -1
-        self._guard.wait()
-        if self.pid and self._guard.returncode == -signal.SIGKILL:  # the guard itself was killed, the host with it
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
-        self._wire.close()
-        self.gone.set()
-
-    def _wait_until_ready(self, frames: queue.SimpleQueue[Frame], look: Callable[[], None]) -> None:
-        deadline = time.monotonic() + START_SEC
-        while not self._started:
-            look()
-            frame = _next(self._ready)
-            if frame is None:
-                if time.monotonic() > deadline:
-                    self.kill()
-                    raise HostCrashedError(f"the executor's process was not ready within {START_SEC:g} s")
-                continue
-            self._ready.put(frame)  # for the others who wait
-            if frame["type"] == "ready":
-                self.pid, self._started = frame["pid"], True
-            elif frame["type"] == "failed":
-                _raise(frame)
-            else:
-                self._crashed(frames)
-
-    def _taken(self, frame: Frame, frames: queue.SimpleQueue[Frame], report: Reporter) -> dict[str, Any] | None:
-        """What a frame about a task leads to: a result, an exception, or a report."""
+    def _report(self, frame: Frame, call: Call, report: Reporter) -> None:
+        """Pass on what the host says about a task; it may get lost while the broker is away."""
         kind = frame["type"]
-        if kind == "result":
-            result: dict[str, Any] = frame["result"]
-            return result
-        if kind == "progress":
-            report.progress(frame["done"], frame["total"])
-            self.rows_at_once = frame["at_once"]
-            if frame["total"] is not None:
-                self._rows_left[frame["id"]] = frame["total"] - frame["done"]
-        elif kind == "log":
-            report.log(frame["message"], level=frame["level"])
-        elif kind == "metrics":
-            report.metrics(frame["step"], frame["values"])
-        elif kind == "line":
-            logger.info("%s", frame["text"])
-        elif kind == "error":
-            if frame["broken"]:
-                self.stop()
-                self.gone.set()
-            _raise(frame)
-        elif kind == "gone":
-            self._crashed(frames)
-        return None
+        try:
+            if kind == "progress":
+                self.rows_at_once = frame["at_once"]
+                if frame["total"] is not None:
+                    call.rows_left = frame["total"] - frame["done"]
+                report.progress(frame["done"], frame["total"])
+            elif kind == "log":
+                report.log(frame["message"], level=frame["level"])
+            elif kind == "metrics":
+                report.metrics(frame["step"], frame["values"])
+            elif kind == "line":
+                logger.info("%s", frame["text"])
+        except BrokerError as error:
+            logger.warning("a report of the executor is lost: %s", error)
 
-    def _crashed(self, frames: queue.SimpleQueue[Frame]) -> NoReturn:
-        """Log, from the thread of the attempt, what the process said last, and raise how it ended."""
-        self._guard.wait()
-        self._output.join(timeout=1)
-        if self._concurrent or not self._started:  # else its lines came one by one
+    def _failure(self, frame: Frame, call: Call) -> Exception:
+        """How a task failed, after its last lines have been logged from this thread, which is its attempt's."""
+        if frame["type"] == "gone":
+            self._output.join(OUTPUT_SEC)
+            self._log_rest(call, all_of_it=self._concurrent)
+            return HostCrashedError(f"the executor's process {self._how_it_ended()} in the middle of a task")
+        call.said_all.wait(OUTPUT_SEC)
+        self._log_rest(call, all_of_it=False)
+        _log_trace(frame)
+        if frame["broken"]:
+            self.kill(f"was ended, because it was broken: {frame['message']}")
+        return from_frame(frame)
+
+    def _start_failure(self, first: Frame) -> Exception:
+        """Why it is not ready. It will not be the next time either, unless something killed it."""
+        if first["type"] == "failed":
+            _log_trace(first)
+            return from_frame(first)
+        self._output.join(OUTPUT_SEC)
+        self._log_rest(None, all_of_it=True)
+        what = f"the executor's process {self._how_it_ended()} before it was ready"
+        if self._why or self._guard.returncode < 0 or self._guard.returncode > 128:
+            return HostCrashedError(what)
+        last = f": {self._tail[-1]}" if self._tail else ""
+        return ConfigError(f"{what}, under {self._python}{last}", hint="`mloc doctor` examines the interpreters")
+
+    def _how_it_ended(self) -> str:
+        return self._why or how_it_ended(self._guard.returncode)
+
+    def _log_rest(self, call: Call | None, *, all_of_it: bool) -> None:
+        """Log what the host said last: `all_of_it`, or what has not been logged yet."""
+        level = logging.INFO
+        if all_of_it or not logger.isEnabledFor(level):
+            level = logging.WARNING if not logger.isEnabledFor(level) else level
             for line in list(self._tail):
-                logger.info("%s", line)
-        while not frames.empty():
-            frame = frames.get()
+                logger.log(level, "%s", line)
+        while call is not None and (frame := call.next(0)) is not None:
             if frame["type"] == "line":
                 logger.info("%s", frame["text"])
-        raise HostCrashedError(f"the executor's process {_how_it_ended(self._guard.returncode)}")
+
+    def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=work, name=f"mloc-host-{name}", daemon=True)
+        thread.start()
+        return thread
+
+    def _write_frames(self) -> None:
+        """In a thread of its own, because a host that is stopped or busy reads nothing."""
+        with contextlib.suppress(OSError):  # that it is gone is seen by the reader
+            while (frame := self._outbox.get()) is not None:
+                self._wire.send(frame)
 
     def _read_frames(self) -> None:
         while (frame := self._wire.receive()) is not None:
             if "id" not in frame:
-                self._ready.put(frame)
+                self._begin(frame)
                 continue
             with self._lock:
-                frames = self._calls.get(frame["id"])
-            if frames is not None:
-                frames.put(frame)
-        self.gone.set()
-        self._ready.put({"type": "gone"})
+                call = self._calls.get(frame["id"])
+            if call is not None:
+                call.put(frame)
+        self.kill()  # what it has left, before its devices go to another
+        self._begin({"type": "gone"})
         with self._lock:
             waiting = list(self._calls.values())
-        for frames in waiting:
-            frames.put({"type": "gone"})
+        for call in waiting:
+            call.put({"type": "gone"})
+
+    def _begin(self, frame: Frame) -> None:
+        if self._first is None:
+            self.pid = frame.get("pid", 0)
+            self._first = frame
+            self._first_came.set()
 
     def _read_output(self) -> None:
         assert self._guard.stdout is not None
         with self._guard.stdout as output:
-            for raw in output:
-                text = raw.decode("utf-8", "replace").rstrip()[:LINE_CHARS]
-                if not text:
-                    continue
-                self._tail.append(text)
+            for line in lines(lambda: os.read(output.fileno(), 65_536)):
                 with self._lock:
-                    calls = list(self._calls.values())
+                    calls = dict(self._calls)
+                if (task := marked_end(line)) is not None:
+                    if task in calls:
+                        calls[task].said_all.set()
+                    continue
+                self._tail.append(line)
                 if len(calls) == 1 and not self._concurrent:
-                    calls[0].put({"type": "line", "text": text})
+                    next(iter(calls.values())).put({"type": "line", "text": line})
                 else:
-                    logger.info("%s", text)
+                    logger.info("%s", line)
 
 
-def _next(frames: queue.SimpleQueue[Frame]) -> Frame | None:
-    try:
-        return frames.get(timeout=LOOK_SEC)
-    except queue.Empty:
-        return None
-
-
-def _how_it_ended(code: int | None) -> str:
-    if code is None or code == 0:
-        return "ended in the middle of a task"
-    number = -code if code < 0 else code - 128
-    if number > 0:
-        name = signal.Signals(number).name if number in {each.value for each in signal.Signals} else f"signal {number}"
-        why = ", perhaps by the kernel for want of memory" if name == "SIGKILL" else ""
-        return f"was ended by {name}{why}"
-    return f"ended with exit code {code} in the middle of a task"
-
-
-def _raise(frame: Frame) -> NoReturn:
-    """Raise an executor's error as it was, or, where its class is not ours, as one that carries the class's name."""
-    message, hint = frame["message"], frame["hint"]
-    found = getattr(errors, frame["class"], None) if frame["known"] else None
-    if isinstance(found, type) and issubclass(found, MlocError):
-        raise found(message, hint=hint)
-    error = ExecutionError(message if frame["known"] else f"{frame['class']}: {message}", hint=hint)
-    error.kind = frame["class"]
-    error.retryable = frame["retryable"]  # type: ignore[misc]  # of this one
-    raise error
-
-
-def environment(python: str, extra: Mapping[str, str], *, path: Sequence[str] = tuple(sys.path)) -> dict[str, str]:
-    """A host's environment: this process's, less what is secret or the worker's alone, and what makes it find plugins.
-
-    Under this process's own interpreter it sees the modules that this process sees.
-    """
-    kept = {name: value for name, value in os.environ.items() if name not in WORKERS_ALONE}
-    if python == sys.executable:
-        kept["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in path)
-    else:
-        kept.pop("PYTHONPATH", None)
-        kept.pop("PYTHONHOME", None)
-    return {**kept, "PYTHONUNBUFFERED": "1", **extra}
-
-
-# What leads to the broker and the ledger, which executors know nothing of.
-WORKERS_ALONE = frozenset({"REDIS_URL", "MLOC_BROKER_URL", "CELERY_BROKER_URL"})
+def _log_trace(frame: Frame) -> None:
+    for line in frame["trace"].splitlines():
+        logger.error("%s", line)

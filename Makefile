@@ -25,7 +25,7 @@ test: $(VENV)/.ready-test ## the tests: the fast ones, then those that load the 
 	@echo "==> Tests that load the real model (tens of seconds each)"
 	@$(BIN)/python -m pytest -m model
 
-chaos: $(VENV)/.ready-test ## faults while runs go on: each once, then random ones (five minutes; CHAOS_SECONDS, CHAOS_SEED)
+chaos: $(VENV)/.ready-test ## faults while runs go on: each once, then random ones (5 minutes; CHAOS_SECONDS, CHAOS_SEED)
 	@$(BIN)/python -m pytest -m chaos -s
 
 lint: $(VENV)/.ready-test ## ruff: check and format

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from mloc_tasks.spec import StageSpec
 
 CHECKPOINT_NAME = "checkpoint"
+WEIGHTS = "adapter_model.safetensors"
+READS_HIDDEN_STATE = (".q_proj.", ".k_proj.", ".v_proj.", ".gate_proj.", ".up_proj.")
+"""Layers whose input has the model's hidden size in the usual architectures."""
 RANKS = (16, 32, 64, 128, 256, 320, 512)
 """Ranks that an engine is made for (its `max_lora_rank`); few, so that adapters of near ranks share one."""
 
@@ -52,6 +55,27 @@ def adapter_of(spec: StageSpec, directories: Sequence[str]) -> AdapterFiles | No
     if not (path / ADAPTER_CONFIG).is_file():
         raise ModelError(f"the adapter {names[0]!r} is not at {path}: there is no {ADAPTER_CONFIG}")
     return AdapterFiles(name=names[0], path=path)
+
+
+def check_width(adapter: AdapterFiles, width: int) -> None:
+    """Raise ModelError when the adapter was trained on a model of another hidden size.
+
+    vLLM copies weights that are too small into the corner of larger ones, and answers with that.
+    """
+    path = adapter.path / WEIGHTS
+    if not path.is_file():
+        return
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as weights:
+        for name in weights.keys():  # noqa: SIM118  # it is no mapping
+            if name.endswith("lora_A.weight") and any(each in name for each in READS_HIDDEN_STATE):
+                found = weights.get_slice(name).get_shape()[1]
+                if found != width:
+                    raise ModelError(
+                        f"the adapter {adapter.name!r} at {adapter.path} was trained on another model: its {name} "
+                        f"has a width of {found}, the model has {width}"
+                    )
 
 
 def whole_checkpoint(document: Mapping[str, Any]) -> Mapping[str, Any] | None:

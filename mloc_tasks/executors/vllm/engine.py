@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mloc_tasks.errors import ExecutionError, ModelError, RetryableExecutionError
 from mloc_tasks.executors.generation.completions import failed_item
-from mloc_tasks.executors.vllm.adapters import AdapterFiles
+from mloc_tasks.executors.vllm.adapters import AdapterFiles, check_width
 from mloc_tasks.executors.vllm.answers import Prompt, item_of
 from mloc_tasks.executors.vllm.sampling import Sampler
 from mloc_tasks.executors.vllm.window import Ready, Window
@@ -48,6 +48,7 @@ class Engine:
         self.context_length = int(config.model_config.max_model_len)
         self.batch = int(config.scheduler_config.max_num_seqs)
         self._lora_rank = config.lora_config.max_lora_rank if config.lora_config is not None else None
+        self._width = int(config.model_config.get_hidden_size())
         self._request_ids = itertools.count()
         self._adapters: dict[str, LoRARequest] = {}
         self._adapters_lock = threading.Lock()
@@ -55,7 +56,7 @@ class Engine:
     @property
     def dead(self) -> bool:
         """Whether its processes have ended; nothing brings them back."""
-        return bool(self._llm.errored)
+        return not hasattr(self, "_llm") or bool(self._llm.errored)
 
     def check(self, sampler: Sampler) -> None:
         """Raise ExecutionError when no row could be answered with this sampling (a regex that does not parse, ...)."""
@@ -79,6 +80,7 @@ class Engine:
         identity = files.identity()
         with self._adapters_lock:
             if identity not in self._adapters:
+                check_width(files, self._width)
                 number = len(self._adapters) + 1
                 # Cached prefixes go by the name, and another stage may give another adapter the same one.
                 request = LoRARequest(f"{files.name}-{identity}", number, str(files.path))
@@ -118,8 +120,12 @@ class Engine:
 
     def close(self) -> None:
         """End the engine's processes."""
+        handler = self._llm.output_handler
+        if handler is not None:  # it would call the end of its engine an error
+            self._loop.call_soon_threadsafe(handler.cancel)
         self._llm.shutdown()
         self._stop_loop()
+        del self._llm  # or its finaliser would do it again, while the interpreter ends
 
     async def _ask(self, prompt: Prompt, adapter: LoRARequest | None) -> dict[str, Any]:
         from vllm.exceptions import GracefulHTTPError, VLLMClientError

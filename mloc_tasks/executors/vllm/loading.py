@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from mloc_tasks.errors import ExecutionError, ModelError, RetryableExecutionError
 from mloc_tasks.executors.generation.model_files import cache_dir_of
 from mloc_tasks.executors.vllm import environment, memory
-from mloc_tasks.executors.vllm.adapters import lora_rank
 from mloc_tasks.executors.vllm.arguments import canonical, check_names, engine_arguments
 from mloc_tasks.executors.vllm.availability import INSTALL_HINT
 from mloc_tasks.executors.vllm.engine import Engine
+from mloc_tasks.executors.vllm.plan import engine_rank
 from mloc_tasks.executors.vllm.stderr import StderrTail
 from mloc_tasks.models import ModelFiles, files_of_stage
 
@@ -59,7 +59,7 @@ def prepare(task: Task) -> Loading:
     machine = memory.main_memory()
     defaults = environment.cpu_defaults(given, available=machine.free) if cpu else {}
     files = files_of_stage(spec, cache_dir=cache_dir_of(task), log=task.report.log)
-    rank = lora_rank(task["spec"])
+    rank = engine_rank(task["spec"])
     arguments = engine_arguments(spec, files, cpu=cpu, lora_rank=rank, defaults=defaults)
     if not cpu:
         memory.check_memory(arguments, memory.visible_gpus(int(arguments["tensor_parallel_size"])))

@@ -18,13 +18,24 @@ def engine_key(document: Mapping[str, Any]) -> str:
     """
     model = block(document, "model")
     hardware = block(block(document, "resources"), "hardware")
+    arguments = canonical(block(model, "vllm"))
     parts = {
         "source": model.get("source"),
         "checkpoint": whole_checkpoint(document),
-        "arguments": canonical(block(model, "vllm")),
+        "arguments": arguments,
         "config": model.get("config"),
         "gpus": block(hardware, "gpu").get("count"),
         "enforce_cpu": bool(document.get("enforce_cpu")),
-        "lora_rank": lora_rank(document),
+        "lora_rank": engine_rank(document),
     }
     return json.dumps(parts, sort_keys=True, default=str)
+
+
+def engine_rank(document: Mapping[str, Any]) -> int | None:
+    """The LoRA rank to make an engine for; None when there are no adapters, or `model.vllm.enable_lora` decides.
+
+    With `enable_lora` in the block, stages with and without adapters share one engine.
+    """
+    if "enable_lora" in canonical(block(block(document, "model"), "vllm")):
+        return None
+    return lora_rank(document)

@@ -25,16 +25,20 @@ OWN_DISTRIBUTION = "mloc"
 
 VLLM = "mloc_tasks.executors.vllm:VllmExecutor"
 TRANSFORMERS = "mloc_tasks.executors.transformers:TransformersExecutor"
+EMBEDDING = "mloc_tasks.executors.embedding:EmbeddingExecutor"
+VLLM_EMBEDDING = "mloc_tasks.executors.embedding:VllmEmbeddingExecutor"
 STRUCTURED_OUTPUT = ("json_schema", "regex", "choice")
 
 # Kept here as well as in our package metadata, so that a checkout that is not installed finds them too.
 BUILT_IN: Mapping[str, str] = {
     "echo": "mloc_tasks.executors.echo:EchoExecutor",
     "inference": TRANSFORMERS,  # or vLLM: see `_inference_target`
+    "evaluate": "mloc_tasks.executors.evaluate:EvaluateExecutor",
+    "embedding": EMBEDDING,  # or vLLM: see `_embedding_target`
 }
 
 # Task types that the language knows and whose executor a later version brings.
-PLANNED = frozenset({"sft", "lora_sft", "dpo", "ppo", "grpo", "reward", "evaluate", "embedding"})
+PLANNED = frozenset({"sft", "lora_sft", "dpo", "ppo", "grpo", "reward"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +83,8 @@ def executor_class(task_type: str, document: Mapping[str, Any] | None = None) ->
         raise PlanError(_missing(task_type))
     if task_type == "inference":
         registration = replace(registration, target=_inference_target(document or {}))
+    if task_type == "embedding":
+        registration = replace(registration, target=_embedding_target(document or {}))
     return _load(registration)
 
 
@@ -139,6 +145,12 @@ def _inference_target(document: Mapping[str, Any]) -> str:
     if any(inference.get(key) is not None for key in STRUCTURED_OUTPUT):
         return VLLM
     return VLLM if fits(enforce_cpu=bool(document.get("enforce_cpu"))) else TRANSFORMERS
+
+
+def _embedding_target(document: Mapping[str, Any]) -> str:
+    """vLLM where a `vllm` block asks for it: not every model that makes vectors is one that it knows."""
+    model = document.get("model") or {}
+    return VLLM_EMBEDDING if model.get("vllm") is not None else EMBEDDING
 
 
 @lru_cache(maxsize=8)

@@ -151,8 +151,8 @@ def test_a_stage_that_no_queue_satisfies_is_refused_at_submit() -> None:
 
 
 def test_what_this_version_cannot_run_is_refused_at_submit() -> None:
-    spec = {"taskType": "embedding", "model": {"source": {"identifier": "x/y"}}, "data": items(1)}
-    with pytest.raises(PlanError, match="'embedding'"):
+    spec = {"taskType": "sft", "model": {"source": {"identifier": "x/y"}}, "data": items(1)}
+    with pytest.raises(PlanError, match="'sft'"):
         submit_yaml(document(spec))
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from mloc_tasks.errors import UnfitWorkerError
 from mloc_tasks.executors.base import Executor
 from mloc_tasks.host.devices import Devices, host_environment, usable_cpus
 from mloc_tasks.host.environment import environment
@@ -64,14 +65,15 @@ class Ticket:
 class HostPool:
     """The hosts of one process.
 
-    A host holds the GPUs it was started with, or a place among those that need none. Whoever comes waits in line: one
-    whose model is loaded may pass only while nobody before it waits for another model.
+    A host holds the GPUs it was started with, or a place among those that need none. Whoever comes waits in one of two
+    lines, for GPUs or for such a place: one whose model is loaded may pass only while nobody before it in its line
+    waits for another model.
 
     Args:
         devices: what this process may give to hosts.
         idle_sec: an idle host is ended after so long.
         cpu_hosts: how many hosts without a GPU are held at once.
-        on_change: called with the keys of the live hosts after one came or went.
+        on_change: called after a host has gone.
     """
 
     def __init__(
@@ -92,10 +94,20 @@ class HostPool:
         self._held: list[Held] = []
         self._line: list[Ticket] = []
         self._reaper: threading.Thread | None = None
+        self._closed = threading.Event()
 
     @contextmanager
     def host(self, executor: type[Executor], key: HostKey, *, room: int, look: Callable[[], None]) -> Iterator[Held]:
-        """A host for one attempt, loaded or new; `look` may raise while the attempt waits for it."""
+        """A host for one attempt, loaded or new; `look` may raise while the attempt waits for it.
+
+        Raises `UnfitWorkerError` when this process will never have as many GPUs.
+        """
+        own = len(self._devices.gpus)
+        if self._needs_gpus(key) and key.gpus > own:
+            raise UnfitWorkerError(
+                f"the stage needs {key.gpus} GPUs, and each process of this worker's pool has {own}",
+                hint="start the worker with a smaller -c, or with -P threads",
+            )
         held = self._wait(executor, key, room, look)
         try:
             yield held
@@ -113,21 +125,22 @@ class HostPool:
         return bool(self._line)
 
     def close(self) -> None:
-        """End all hosts at once."""
+        """End all hosts at once, and for good."""
+        self._closed.set()
         with self._changed:
             held, self._held = self._held, []
         for each in held:
             each.process.kill()
 
     def _wait(self, executor: type[Executor], key: HostKey, room: int, look: Callable[[], None]) -> Held:
-        ticket = Ticket(key)
+        ticket, gone = Ticket(key), False
         with self._changed:
             self._line.append(ticket)
         try:
             while True:
                 look()
                 with self._changed:
-                    self._forget_gone()
+                    gone |= self._forget_gone()
                     if (held := self._loaded(ticket)) is not None:
                         held.busy += 1
                         return held
@@ -146,25 +159,28 @@ class HostPool:
             with self._changed:
                 self._line.remove(ticket)
                 self._changed.notify_all()
+            if gone:
+                self._tell_change()
 
     def _loaded(self, ticket: Ticket) -> Held | None:
         """The least busy host with the ticket's key and room, unless somebody before it waits for another one."""
-        before = self._line[: self._line.index(ticket)]
-        if any(other.key != ticket.key for other in before):
+        line = self._line_of(ticket)
+        if any(other.key != ticket.key for other in line[: line.index(ticket)]):
             return None
         fitting = [held for held in self._held if held.key == ticket.key and held.has_room]
-        if ticket.key.gpus and self._free(ticket.key):  # rather another host on a free GPU than a crowd at one
+        # Rather another host on a free GPU than a crowd at one.
+        if self._needs_gpus(ticket.key) and self._free(ticket.key):
             fitting = [held for held in fitting if held.busy <= held.room // 2]
         return min(fitting, key=lambda held: held.busy, default=None)
 
     def _victims(self, ticket: Ticket) -> list[Held] | None:
         """The hosts to end so that one for the ticket can start: none where there is room, None where it must wait."""
-        if self._line[0] is not ticket:
+        if self._line_of(ticket)[0] is not ticket:
             return None
         if self._free(ticket.key) is not None:
             return []
         idle = sorted((held for held in self._held if held.busy == 0), key=lambda held: held.used)
-        if not ticket.key.gpus:
+        if not self._needs_gpus(ticket.key):
             return next(([held] for held in idle if not held.gpus), None)
         victims, gpus = [], len(self._free_gpus())
         for held in idle:
@@ -175,9 +191,17 @@ class HostPool:
                 gpus += len(held.gpus)
         return victims if gpus >= ticket.key.gpus else None
 
+    def _needs_gpus(self, key: HostKey) -> bool:
+        return bool(key.gpus and self._devices.gpus)
+
+    def _line_of(self, ticket: Ticket) -> list[Ticket]:
+        """Those who wait for the same kind of place, in the order of coming."""
+        kind = self._needs_gpus(ticket.key)
+        return [other for other in self._line if self._needs_gpus(other.key) == kind]
+
     def _free(self, key: HostKey) -> tuple[str, ...] | None:
         """The GPUs that a new host gets, or None where there are not enough."""
-        if not key.gpus or not self._devices.gpus:
+        if not self._needs_gpus(key):
             return () if sum(not held.gpus for held in self._held) < self._cpu_hosts else None
         free = self._free_gpus()
         return tuple(free[: key.gpus]) if len(free) >= key.gpus else None
@@ -208,7 +232,7 @@ class HostPool:
             gone = self._forget_gone()
             self._changed.notify_all()
         if gone:
-            self._on_change()
+            self._tell_change()
 
     def _forget_gone(self) -> bool:
         gone = [held for held in self._held if held.process.gone.is_set()]
@@ -217,8 +241,7 @@ class HostPool:
         return bool(gone)
 
     def _reap(self) -> None:
-        while True:
-            time.sleep(min(REAP_SEC, self._idle_sec))
+        while not self._closed.wait(min(REAP_SEC, self._idle_sec)):
             with self._changed:
                 late = time.monotonic() - self._idle_sec
                 idle = [held for held in self._held if held.busy == 0 and held.used < late]
@@ -228,7 +251,13 @@ class HostPool:
                 logger.info("host %d is ended: idle for %g s", held.process.pid, self._idle_sec)
                 held.process.retire(grace_sec=self._grace_sec)
             with self._changed:
-                if self._forget_gone():
+                if gone := self._forget_gone():
                     self._changed.notify_all()
-            if idle:
-                self._on_change()
+            if gone:
+                self._tell_change()
+
+    def _tell_change(self) -> None:
+        try:
+            self._on_change()
+        except Exception:  # the boundary: whoever listens must neither fail an attempt nor end the reaper
+            logger.exception("that a host has gone is not shown")

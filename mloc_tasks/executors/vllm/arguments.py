@@ -67,7 +67,7 @@ def engine_arguments(
         lora_rank: the largest rank of the adapters to come; None: none will.
         defaults: further arguments, for what `model.vllm` leaves open.
     """
-    arguments: dict[str, Any] = {"disable_log_stats": True, **defaults}
+    arguments: dict[str, Any] = {"disable_log_stats": True, "use_tqdm_on_load": False, **defaults}
     if spec.model is not None:
         config = spec.model.config
         if config.bf16 or (config.fp16 and cpu):  # CPUs compute bfloat16 faster, and it does not overflow

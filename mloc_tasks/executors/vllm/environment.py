@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Mapping, MutableMapping
+from pathlib import Path
 from typing import Any
 
 GIB = 1 << 30
@@ -29,7 +31,7 @@ def prepare(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 def cpu_defaults(
-    given: Mapping[str, Any], *, available: int, environment: Mapping[str, str] = os.environ
+    given: Mapping[str, Any], *, available: int, half_precision: bool, environment: Mapping[str, str] = os.environ
 ) -> dict[str, Any]:
     """Engine arguments for a CPU where `model.vllm` (`given`) and the environment leave them open.
 
@@ -38,9 +40,24 @@ def cpu_defaults(
 
     Args:
         available: bytes of memory that can be had.
+        half_precision: the processor computes in bfloat16. One that does not is four times as fast in float32.
     """
     defaults: dict[str, Any] = {"enforce_eager": True}
+    if not half_precision:
+        defaults["dtype"] = "float32"
     sized = {"kv_cache_memory_bytes", "gpu_memory_utilization"} & set(given)
     if not sized and not environment.get("VLLM_CPU_KVCACHE_SPACE"):
         defaults["kv_cache_memory_bytes"] = min(int(available * CPU_CACHE_SHARE), CPU_CACHE_MOST_BYTES)
     return defaults
+
+
+def computes_half_precision(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this processor has instructions for bfloat16; yes for those that are not x86, which vLLM looks at."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    try:
+        text = cpuinfo.read_text(encoding="utf-8")
+    except OSError:
+        return True
+    flags = next((line.partition(":")[2] for line in text.splitlines() if line.startswith("flags")), "").split()
+    return not flags or bool({"avx512_bf16", "amx_bf16"} & set(flags))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mloc_tasks.executors.vllm.arguments import ArgumentNameError, canonical, check_names, engine_arguments
-from mloc_tasks.executors.vllm.environment import GIB, cpu_defaults, prepare
+from mloc_tasks.executors.vllm.environment import GIB, computes_half_precision, cpu_defaults, prepare
 from mloc_tasks.models import ModelFiles
 from mloc_tasks.spec import StageSpec
 
@@ -77,12 +78,31 @@ def test_names_are_those_of_the_installed_version() -> None:
     assert "max_model_len" in caught.value.hint
 
 
+def defaults(
+    given: dict[str, Any], *, available: int = GIB, environment: dict[str, str] | None = None
+) -> dict[str, Any]:
+    return cpu_defaults(given, available=available, half_precision=True, environment=environment)
+
+
 def test_a_cpu_engine_leaves_memory_to_others_unless_told_otherwise() -> None:
-    assert cpu_defaults({}, available=8 * GIB, environment={})["kv_cache_memory_bytes"] == 2 * GIB
-    assert cpu_defaults({}, available=800 * GIB, environment={})["kv_cache_memory_bytes"] == 8 * GIB
-    assert "kv_cache_memory_bytes" not in cpu_defaults({"gpu_memory_utilization": 0.5}, available=GIB, environment={})
-    told = {"VLLM_CPU_KVCACHE_SPACE": "1"}
-    assert "kv_cache_memory_bytes" not in cpu_defaults({}, available=GIB, environment=told)
+    assert defaults({}, available=8 * GIB)["kv_cache_memory_bytes"] == 2 * GIB
+    assert defaults({}, available=800 * GIB)["kv_cache_memory_bytes"] == 8 * GIB
+    assert "kv_cache_memory_bytes" not in defaults({"gpu_memory_utilization": 0.5})
+    assert "kv_cache_memory_bytes" not in defaults({}, VLLM_CPU_KVCACHE_SPACE="1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "half"), [("fpu avx2", False), ("fpu avx512_bf16", True), ("amx_bf16 fpu", True), ("", True)]
+)
+def test_a_processor_without_bfloat16_computes_in_float32(
+    flags: str, half: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    assert computes_half_precision(cpuinfo) is half
+    dtype = cpu_defaults({}, available=GIB, half_precision=half).get("dtype")
+    assert dtype == (None if half else "float32")
 
 
 def test_what_the_operator_set_in_the_environment_stays() -> None:

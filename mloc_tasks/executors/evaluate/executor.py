@@ -110,5 +110,7 @@ def _summary(means: dict[Name, Mean], evaluate: Evaluate, *, rows: int, upstream
 
 
 def _note(evaluate: Evaluate, *, rows: int, failed: int) -> str:
+    if not failed:
+        return f"{rows} rows."
     counted = "count as 0" if evaluate.failed_rows == "zero" else "are left out of the means"
     return f"{rows} rows; {failed} of them failed and {counted}."

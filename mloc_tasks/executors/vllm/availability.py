@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def _is_cpu_build() -> bool:
     if not interpreter:
         found = distributions(name=CPU_DISTRIBUTION)
     else:
-        packages = Path(interpreter).absolute().parent.parent.glob("lib*/python*/site-packages")
+        path = Path(shutil.which(Path(interpreter).expanduser()) or interpreter).absolute()
+        packages = path.parent.parent.glob("lib*/python*/site-packages")
         found = distributions(name=CPU_DISTRIBUTION, path=[str(each) for each in packages])
     return next(iter(found), None) is not None
 

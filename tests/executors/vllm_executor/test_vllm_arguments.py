@@ -78,9 +78,7 @@ def test_names_are_those_of_the_installed_version() -> None:
     assert "max_model_len" in caught.value.hint
 
 
-def defaults(
-    given: dict[str, Any], *, available: int = GIB, environment: dict[str, str] | None = None
-) -> dict[str, Any]:
+def defaults(given: dict[str, Any], *, available: int = GIB, **environment: str) -> dict[str, Any]:
     return cpu_defaults(given, available=available, half_precision=True, environment=environment)
 
 

@@ -52,12 +52,21 @@ class Oracle:
         asyncio.run_coroutine_threadsafe(opened(), self.loop).result()
 
 
+async def end_all() -> None:
+    """Cancel what is left, and see it end."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+
+
 @pytest.fixture
 def oracle() -> Iterator[Oracle]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     yield Oracle(loop)
+    asyncio.run_coroutine_threadsafe(end_all(), loop).result()
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()

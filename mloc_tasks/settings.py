@@ -173,6 +173,12 @@ class Settings(BaseSettings):
         validation_alias=_named("MLOC_CACHE_DIR"),
         description="Converted models",
     )
+    model_cache_gib: float = Field(
+        default=200.0,
+        gt=0,
+        validation_alias=_named("MLOC_MODEL_CACHE_GIB"),
+        description="GiB that downloaded models may take in MLOC_CACHE_DIR; the least recently used go first",
+    )
     scratch_dir: Path | None = Field(
         default=None,
         validation_alias=_named("MLOC_SCRATCH_DIR"),

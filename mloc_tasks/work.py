@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mloc_tasks.artifacts import open_url
+from mloc_tasks.artifacts import open_store, open_url
 from mloc_tasks.attempt import Attempt
 from mloc_tasks.cache import earlier_result
 from mloc_tasks.data.inputs import Inputs, open_inputs
@@ -23,6 +24,7 @@ from mloc_tasks.executors.base import Executor, InputSlice, Task, write_json
 from mloc_tasks.executors.registry import executor_for
 from mloc_tasks.hosting import run_hosted
 from mloc_tasks.ledger import ShardRecord, ShardSlice, StageResult
+from mloc_tasks.models.materialise import materialise
 from mloc_tasks.references import parse_result, resolve
 from mloc_tasks.saved_rows import RemainingRows, SavedRows, put_together, rows_key
 from mloc_tasks.spec import StageSpec
@@ -134,10 +136,12 @@ def _run(attempt: Attempt, stage: Prepared, rows: InputSlice | None, out_dir: Pa
     job, record = attempt.job, attempt.record
     parts = rows is not None and job.scattered and len(rows) >= PARTS_FROM_ROWS
     if not stage.executor.light:
-        if rows is not None and stage.executor.resumes_rows:
-            return _run_remaining(attempt, stage, rows, parts=parts, out_dir=out_dir)
-        run_hosted(attempt, stage.executor, stage.document, rows=rows, parts=parts, out_dir=out_dir)
-        return None
+        with _on_this_machine(attempt, stage) as document:
+            host = partial(run_hosted, attempt, stage.executor, document, parts=parts)
+            if rows is not None and stage.executor.resumes_rows:
+                return _run_remaining(attempt, stage, rows, host, parts=parts, out_dir=out_dir)
+            host(rows=rows, out_dir=out_dir)
+            return None
     task = Task(
         {**job.header, "spec": stage.document},
         spec=stage.spec,
@@ -155,39 +159,52 @@ def _run(attempt: Attempt, stage: Prepared, rows: InputSlice | None, out_dir: Pa
     return None
 
 
-def _run_remaining(attempt: Attempt, stage: Prepared, rows: InputSlice, *, parts: bool, out_dir: Path) -> SavedRows:
-    """Run the executor over the rows that no earlier attempt has finished, saving what it finishes as it goes."""
+def _on_this_machine(attempt: Attempt, stage: Prepared) -> AbstractContextManager[dict[str, Any]]:
+    """The stage's document with models, adapters and checkpoints as paths, which stay there within the block."""
+    settings = attempt.place.settings
+    return materialise(
+        stage.document,
+        cache_dir=settings.cache_dir,
+        open_store=partial(
+            open_store, endpoint_url=settings.s3_endpoint_url or None, path_style=settings.s3_path_style
+        ),
+        open_url=_open,
+        log=attempt.report.log,
+        max_bytes=int(settings.model_cache_gib * 2**30),
+    )
+
+
+def _run_remaining(
+    attempt: Attempt, stage: Prepared, rows: InputSlice, host: Callable[..., object], *, parts: bool, out_dir: Path
+) -> SavedRows:
+    """Have `host` run the rows that no earlier attempt has finished, saving what it finishes as it goes."""
     place, job, record = attempt.place, attempt.job, attempt.record
     upstream = [_result_prefix(place, job.run_id, name) for name in job.depends_on]
     shard = f"{job.run_id}/{job.stage}/{record.shard}"
     key = rows_key(stage.document, upstream)
     saved = SavedRows(place.store, shard, key, start=rows.start, every_sec=place.settings.save_rows_sec)
     if record.attempt == 1:
-        _run_saving(attempt, stage, rows, saved, parts=parts, out_dir=out_dir)
+        _run_saving(host, rows, saved, out_dir)
         return saved
     with place.scratch(job.run_id) as before, place.scratch(job.run_id) as now:
         done = saved.fetch(before)
         if not done:
-            _run_saving(attempt, stage, rows, saved, parts=parts, out_dir=out_dir)
+            _run_saving(host, rows, saved, out_dir)
             return saved
         attempt.report.log(f"{done} of {len(rows)} rows were finished by an earlier attempt")
         attempt.report.before = done
         folders = [before]
         if done < len(rows):
-            _run_saving(attempt, stage, RemainingRows(rows, done), saved, parts=parts, out_dir=now)
+            _run_saving(host, RemainingRows(rows, done), saved, now)
             folders.append(now)
         put_together(folders, out_dir, start=rows.start, parts=parts)
     return saved
 
 
-def _run_saving(
-    attempt: Attempt, stage: Prepared, rows: InputSlice, saved: SavedRows, *, parts: bool, out_dir: Path
-) -> None:
+def _run_saving(host: Callable[..., object], rows: InputSlice, saved: SavedRows, out_dir: Path) -> None:
     saved.begin(out_dir)
     try:
-        run_hosted(
-            attempt, stage.executor, stage.document, rows=rows, parts=parts, out_dir=out_dir, look_too=saved.look
-        )
+        host(rows=rows, out_dir=out_dir, look_too=saved.look)
     except StaleAttemptError:
         raise
     except MlocError:

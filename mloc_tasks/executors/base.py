@@ -142,11 +142,11 @@ class Executor(ABC):
 
     @classmethod
     def host_key(cls, document: Mapping[str, Any]) -> str:
-        """What two stages must have in common to use one process: by default the whole `model` block.
+        """What two stages must have in common to use one process: by default `model` and `checkpoint`.
 
         `document` is the stage's merged spec with snake_case keys and references resolved.
         """
-        return json.dumps(document.get("model"), sort_keys=True)
+        return json.dumps([document.get("model"), document.get("checkpoint")], sort_keys=True)
 
     def close(self) -> None:  # noqa: B027  # most hold nothing
         """Free what the object holds; called once, before its process ends."""

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from mloc_tasks.executors.registry import missing_reason
+from mloc_tasks.executors.vllm.availability import fits
 from mloc_tasks.queues import load_queues
 from mloc_tasks.settings import Settings
 from scheduler import submit_yaml
@@ -67,3 +68,16 @@ def test_a_template_runs_on_the_real_model(
     assert len(result["items"]) == rows
     assert said in result["items"][0]["output"]
     assert result["usage"]["completion_tokens"] > rows
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("worker")
+@pytest.mark.skipif(not fits(), reason="vLLM is not installed, or its build is not for this machine's devices")
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [("vllm-single", 2), ("vllm-sharded", 10), ("vllm-structured", 2), ("vllm-steps", 2), ("vllm-dag", 2)],
+)
+def test_a_template_runs_on_vllm(name: str, rows: int) -> None:
+    result = submit_yaml(ROOT / "templates" / f"{name}.yaml").result(timeout=WAIT_SEC)
+    assert len(result["items"]) == rows
+    assert all(item["output"] for item in result["items"])

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mloc_tasks.errors import ModelError
 from mloc_tasks.models.contents import ADAPTER_CONFIG, is_adapter
-
-if TYPE_CHECKING:
-    from mloc_tasks.spec import StageSpec
 
 CHECKPOINT_NAME = "checkpoint"
 WEIGHTS = "adapter_model.safetensors"
@@ -36,25 +33,24 @@ class AdapterFiles:
         return hashlib.sha256(repr([str(self.path.resolve()), stats]).encode()).hexdigest()[:16]
 
 
-def adapter_of(spec: StageSpec, directories: Sequence[str]) -> AdapterFiles | None:
-    """The stage's adapter, or None.
-
-    Args:
-        directories: of its adapters, `ModelFiles.adapters`.
+def adapter_of(document: Mapping[str, Any]) -> AdapterFiles | None:
+    """The stage's adapter, or None; `document` is its spec with snake_case keys and its files on this machine.
 
     Raises ModelError when there are several, or the files are no adapter.
     """
-    if not directories:
+    named = _named(document)
+    if not named:
         return None
-    named = [each.name for each in spec.model.adapters] if spec.model is not None else []
-    names = [CHECKPOINT_NAME] * (len(directories) - len(named)) + named
-    if len(directories) > 1:
+    if len(named) > 1:
+        names = " and ".join(name for name, _ in named)
         hint = "keep one, or use the Transformers executor (model.transformers: {}), which merges them into the model"
-        raise ModelError(f"vLLM answers a stage with one adapter, and this one has {' and '.join(names)}", hint=hint)
-    path = Path(directories[0])
+        raise ModelError(f"vLLM answers a stage with one adapter, and this one has {names}", hint=hint)
+    ((name, path),) = named
+    if path is None:
+        raise ModelError(f"the adapter {name!r} was not fetched to this worker")
     if not (path / ADAPTER_CONFIG).is_file():
-        raise ModelError(f"the adapter {names[0]!r} is not at {path}: there is no {ADAPTER_CONFIG}")
-    return AdapterFiles(name=names[0], path=path)
+        raise ModelError(f"the adapter {name!r} is not at {path}: there is no {ADAPTER_CONFIG}")
+    return AdapterFiles(name=name, path=path)
 
 
 def check_width(adapter: AdapterFiles, width: int) -> None:
@@ -81,7 +77,7 @@ def check_width(adapter: AdapterFiles, width: int) -> None:
 def whole_checkpoint(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The `checkpoint.load` block where it names a model of its own, and not an adapter; else None."""
     load = _checkpoint_load(document)
-    return None if load is None or _path_of_adapter(load) is not None else load
+    return None if load is None or _is_adapter(load) else load
 
 
 def lora_rank(document: Mapping[str, Any]) -> int | None:
@@ -89,15 +85,20 @@ def lora_rank(document: Mapping[str, Any]) -> int | None:
 
     What it cannot read is counted as of the least rank; loading the adapter says what is wrong with it.
     """
-    adapters = list((document.get("model") or {}).get("adapters") or ())
-    paths = [each["path"] for each in adapters if isinstance(each.get("path"), str)]
-    load = _checkpoint_load(document)
-    if load is not None and (path := _path_of_adapter(load)) is not None:
-        paths.append(path)
-    if not adapters and not paths:
+    named = _named(document)
+    if not named:
         return None
-    highest = max((_rank(Path(path).expanduser()) for path in paths), default=0)
+    highest = max(0 if path is None else _rank(path) for _, path in named)
     return next((each for each in RANKS if each >= highest), highest)
+
+
+def _named(document: Mapping[str, Any]) -> list[tuple[str, Path | None]]:
+    """Names and directories of the stage's adapters."""
+    found = [(str(each.get("name")), _path(each)) for each in (document.get("model") or {}).get("adapters") or ()]
+    load = _checkpoint_load(document)
+    if load is not None and _is_adapter(load):
+        found.insert(0, (CHECKPOINT_NAME, _path(load)))
+    return found
 
 
 def _checkpoint_load(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -105,9 +106,14 @@ def _checkpoint_load(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return load if isinstance(load, Mapping) else None
 
 
-def _path_of_adapter(load: Mapping[str, Any]) -> str | None:
-    path = load.get("path")
-    return path if isinstance(path, str) and is_adapter(Path(path).expanduser()) else None
+def _is_adapter(load: Mapping[str, Any]) -> bool:
+    path = _path(load)
+    return path is not None and is_adapter(path)
+
+
+def _path(block: Mapping[str, Any]) -> Path | None:
+    path = block.get("path")
+    return Path(path).expanduser().absolute() if isinstance(path, str) else None
 
 
 def _rank(adapter: Path) -> int:

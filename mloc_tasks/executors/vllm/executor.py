@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 from mloc_tasks.errors import ExecutionError, MlocError, RetryableExecutionError
 from mloc_tasks.executors.base import Executor, InputSlice, Task
 from mloc_tasks.executors.generation.completions import failed_item
-from mloc_tasks.executors.generation.model_files import cache_dir_of
 from mloc_tasks.executors.generation.prompts import PromptEncoder, RowError, encoder_for
 from mloc_tasks.executors.generation.recording import AnswerRecord
 from mloc_tasks.executors.vllm.adapters import adapter_of
@@ -21,7 +20,6 @@ from mloc_tasks.executors.vllm.plan import engine_key
 from mloc_tasks.executors.vllm.sampling import Sampler, sampler_of
 from mloc_tasks.executors.vllm.support import unsupported
 from mloc_tasks.executors.vllm.window import Ready
-from mloc_tasks.models import files_of_stage
 from mloc_tasks.models.library_messages import library_messages
 
 
@@ -109,8 +107,7 @@ def _answer(task: Task, inputs: InputSlice, loaded: LoadedModel, out_dir: Path) 
     encoder = encoder_for(
         spec.inference, loaded.tokenizer, model=loaded.files.name, context_length=engine.context_length
     )
-    directories = files_of_stage(spec, cache_dir=cache_dir_of(task), log=task.report.log).adapters
-    files = adapter_of(spec, directories)
+    files = adapter_of(task["spec"])
     adapter = None if files is None else engine.adapter(files)
     with AnswerRecord(task, inputs, out_dir) as record:
         done = 0

@@ -11,7 +11,6 @@ import pytest
 from mloc_tasks.errors import ModelError
 from mloc_tasks.executors.vllm import VllmExecutor
 from mloc_tasks.executors.vllm.adapters import adapter_of, lora_rank
-from mloc_tasks.spec import StageSpec
 
 SOURCE = {"source": {"identifier": "a/b"}}
 
@@ -62,7 +61,7 @@ def test_a_checkpoint_that_is_an_adapter_needs_no_model_of_its_own(tmp_path: Pat
     path = adapter(tmp_path / "a", 8)
     document = {"task_type": "inference", "model": SOURCE, "checkpoint": {"load": {"path": path}}}
     assert VllmExecutor.host_key(document) == VllmExecutor.host_key(stage(path))
-    found = adapter_of(StageSpec.model_validate(document), [path])
+    found = adapter_of(document)
     assert found is not None
     assert found.name == "checkpoint"
 
@@ -70,12 +69,17 @@ def test_a_checkpoint_that_is_an_adapter_needs_no_model_of_its_own(tmp_path: Pat
 def test_two_adapters_are_one_too_many(tmp_path: Path) -> None:
     paths = [adapter(tmp_path / "a", 8), adapter(tmp_path / "b", 8)]
     with pytest.raises(ModelError, match="adapter0 and adapter1"):
-        adapter_of(StageSpec.model_validate(stage(*paths)), paths)
+        adapter_of(stage(*paths))
+
+
+def test_files_that_are_no_adapter_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="'adapter0' is not at"):
+        adapter_of(stage(str(tmp_path)))
 
 
 def test_identity_follows_the_files(tmp_path: Path) -> None:
     path = adapter(tmp_path / "a", 8)
-    found = adapter_of(StageSpec.model_validate(stage(path)), [path])
+    found = adapter_of(stage(path))
     assert found is not None
     before = found.identity()
     assert found.identity() == before

@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mloc_tasks.errors import ExecutionError, ModelError
+from mloc_tasks.errors import ExecutionError, MlocError, ModelError
 from mloc_tasks.executors.base import Executor, Task
 from mloc_tasks.executors.embedding.recording import RESULT_FIELDS, WINDOW_ROWS, embed_all
 from mloc_tasks.executors.embedding.support import unsupported
 from mloc_tasks.executors.transformers.batching import BatchLimits
+from mloc_tasks.executors.vllm.engine import died
 from mloc_tasks.models.library_messages import library_messages
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ class VllmEmbeddingExecutor(Executor):
     """One vector for each row, by vLLM's pooling runner.
 
     Without `embedding.pooling` vLLM takes what the model's files say, else the last token.
+
+    Attributes:
+        broken: True once the engine has died or failed to load; the process is to be replaced.
     """
 
     name: ClassVar[str] = "vllm-embedding"
@@ -38,8 +42,8 @@ class VllmEmbeddingExecutor(Executor):
     result_fields: ClassVar[frozenset[str] | None] = RESULT_FIELDS
 
     def __init__(self) -> None:
+        self.broken = False
         self._lock = threading.Lock()
-        self._pooling: str | None = None
         self._encoder: VllmEncoder | None = None
 
     @classmethod
@@ -58,14 +62,28 @@ class VllmEmbeddingExecutor(Executor):
         if task.inputs is None:
             raise ExecutionError("embedding needs rows", hint="give the stage `data`")
         with self._lock, library_messages(partial(task.report.log, level="warning")):
-            if self._encoder is None:
-                self._encoder = VllmEncoder(task)
-            return embed_all(task, task.inputs, self._encoder, out_dir)
+            encoder = self._loaded(task)
+            from vllm.v1.engine.exceptions import EngineDeadError
+
+            try:
+                return embed_all(task, task.inputs, encoder, out_dir)
+            except EngineDeadError as error:
+                self.broken = True
+                raise died(error) from error
 
     def close(self) -> None:
         if self._encoder is not None:
             self._encoder.close()
             self._encoder = None
+
+    def _loaded(self, task: Task) -> VllmEncoder:
+        if self._encoder is None:
+            try:
+                self._encoder = VllmEncoder(task)
+            except MlocError:
+                self.broken = True  # what the engine's processes left behind goes with this one
+                raise
+        return self._encoder
 
 
 class VllmEncoder:

@@ -67,14 +67,17 @@ def _become_the_host(life: int, guard: int, command: list[str]) -> None:
 
 def _wait_for_an_end(host: int, woken: int, ends: list[int]) -> int | None:
     """Wait for the host's end and give its status, or for its owner's and give None. Orphans that end are buried."""
+    events = select.poll()  # not `select`: an owner with many files gives us numbers beyond what that takes
+    for descriptor in (woken, *ends):
+        events.register(descriptor, select.POLLIN)
     while True:
         for child, status in _buried():
             if child == host:
                 return status
-        readable, _, _ = select.select([woken, *ends], [], [])
-        if woken in readable:
+        ready = {descriptor for descriptor, _ in events.poll()}
+        if woken in ready:
             os.read(woken, 1024)
-        elif readable:
+        elif ready:
             return None
 
 

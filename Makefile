@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PYTHON PIP_ARGS
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint types bench venv clean
+.PHONY: help demo test vllm chaos lint types bench venv clean
 
 help: ## this list
 	@echo "Targets:"
@@ -25,6 +25,11 @@ test: $(VENV)/.ready-test ## the tests: the fast ones, then those that load the 
 	@echo "==> Tests that load the real model (tens of seconds each)"
 	@$(BIN)/python -m pytest -m model
 
+vllm: .venv-vllm/.ready-vllm $(VENV)/.ready-test ## the tests of the vLLM executor on the real model, on vLLM's CPU build (five minutes)
+	@.venv-vllm/bin/python -m pytest -m model tests/executors/vllm_executor tests/executors/embedding
+	@echo "==> A worker of $(VENV) whose vLLM is that of .venv-vllm"
+	@MLOC_PYTHON_VLLM=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest -m model tests/runs/test_vllm_host.py
+
 chaos: $(VENV)/.ready-test ## faults while runs go on: each once, then random ones (5 minutes; CHAOS_SECONDS, CHAOS_SEED)
 	@$(BIN)/python -m pytest -m chaos -s
 
@@ -40,9 +45,12 @@ bench: $(VENV)/.ready-demo ## what MLOC costs on top of bare Celery, per no-op s
 
 venv: $(VENV)/.ready-venv ## an empty .venv
 
-clean: ## remove .venv, caches and build outputs; results stay
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## remove .venv, .venv-vllm, caches and build outputs; results stay
+	rm -rf $(VENV) .venv-vllm build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv-vllm/.ready-vllm: pyproject.toml constraints-vllm.txt scripts/set_up.py
+	@python=$$(sh scripts/find_python.sh) && "$$python" scripts/set_up.py vllm
 
 $(VENV)/.ready-%: pyproject.toml constraints.txt scripts/set_up.py
 	@python=$$(sh scripts/find_python.sh) && "$$python" scripts/set_up.py $*

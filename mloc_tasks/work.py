@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from mloc_tasks.artifacts import open_store, open_url
 from mloc_tasks.attempt import Attempt
 from mloc_tasks.cache import earlier_result
 from mloc_tasks.data.inputs import Inputs, open_inputs
@@ -19,29 +15,16 @@ from mloc_tasks.data.items import RESPONSES, ItemReader
 from mloc_tasks.data.merge import merge_shards
 from mloc_tasks.data.slices import plan_slices
 from mloc_tasks.delivery import deliver
-from mloc_tasks.errors import ExecutionError, MlocError, StaleAttemptError, StoreError, UnresolvedReferenceError
-from mloc_tasks.executors.base import Executor, InputSlice, Task, write_json
+from mloc_tasks.errors import ExecutionError, UnresolvedReferenceError
+from mloc_tasks.execution import Prepared, open_input, run_executor
+from mloc_tasks.executors.base import InputSlice, write_json
 from mloc_tasks.executors.registry import executor_for
-from mloc_tasks.hosting import run_hosted
 from mloc_tasks.ledger import ShardRecord, ShardSlice, StageResult
-from mloc_tasks.models.materialise import materialise
 from mloc_tasks.references import parse_result, resolve
-from mloc_tasks.saved_rows import RemainingRows, SavedRows, put_together, rows_key
 from mloc_tasks.spec import StageSpec
 from mloc_tasks.workplace import Workplace, get_workplace
 
 STAGES_KEPT = 16
-PARTS_FROM_ROWS = 100  # a shard with fewer rows keeps them in responses.json: one file less to write and to fetch
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A stage whose upstream is over: references resolved, parsed, inputs open. Never changes, so it is kept."""
-
-    document: dict[str, Any]
-    spec: StageSpec
-    executor: Executor
-    inputs: Inputs | None
 
 
 @lru_cache(maxsize=STAGES_KEPT)
@@ -57,8 +40,9 @@ def prepare(run_id: str, stage: str, generation: int) -> Prepared:
     executor = executor_for(spec)
     inputs = None
     if executor.needs_rows and has_rows(spec):
-        inputs = open_inputs(spec, upstream=lambda name: result_reader(place, run_id, name), open_url=_open)
-    return Prepared(document, spec, executor, inputs)
+        inputs = open_inputs(spec, upstream=lambda name: result_reader(place, run_id, name), open_url=open_input)
+    upstream = tuple(_result_prefix(place, run_id, name) for name in job.depends_on)
+    return Prepared(document, spec, executor, inputs, upstream)
 
 
 def has_rows(spec: StageSpec) -> bool:
@@ -74,7 +58,7 @@ def execute(attempt: Attempt) -> StageResult:
     if attempt.whole and (earlier := _earlier(attempt, stage)) is not None:
         return earlier
     with attempt.place.scratch(job.run_id) as out_dir:
-        saved = _run(attempt, stage, rows, out_dir)
+        saved = run_executor(attempt, stage, rows, out_dir)
         result = _store(attempt, stage.spec, out_dir, items=None if rows is None else len(rows))
         if saved is not None:
             saved.remove()
@@ -131,90 +115,6 @@ def result_reader(place: Workplace, run_id: str, stage: str) -> ItemReader:
     return _reader(place, _result_prefix(place, run_id, stage))
 
 
-def _run(attempt: Attempt, stage: Prepared, rows: InputSlice | None, out_dir: Path) -> SavedRows | None:
-    """Run the stage's executor: here where it is light, in a host else. What it gives is `out_dir` with RESPONSES."""
-    job, record = attempt.job, attempt.record
-    parts = rows is not None and job.scattered and len(rows) >= PARTS_FROM_ROWS
-    if not stage.executor.light:
-        with _on_this_machine(attempt, stage) as document:
-            host = partial(run_hosted, attempt, stage.executor, document, parts=parts)
-            if rows is not None and stage.executor.resumes_rows:
-                return _run_remaining(attempt, stage, rows, host, parts=parts, out_dir=out_dir)
-            host(rows=rows, out_dir=out_dir)
-            return None
-    task = Task(
-        {**job.header, "spec": stage.document},
-        spec=stage.spec,
-        report=attempt.report,
-        inputs=rows,
-        run_id=job.run_id,
-        stage=job.stage,
-        shard=int(record.shard),
-        attempt=record.attempt,
-        parts=parts,
-    )
-    result = stage.executor.run(task, out_dir)
-    if not (out_dir / RESPONSES).exists():
-        write_json(out_dir / RESPONSES, result)
-    return None
-
-
-def _on_this_machine(attempt: Attempt, stage: Prepared) -> AbstractContextManager[dict[str, Any]]:
-    """The stage's document with models, adapters and checkpoints as paths, which stay there within the block."""
-    settings = attempt.place.settings
-    return materialise(
-        stage.document,
-        cache_dir=settings.cache_dir,
-        open_store=partial(
-            open_store, endpoint_url=settings.s3_endpoint_url or None, path_style=settings.s3_path_style
-        ),
-        open_url=_open,
-        log=attempt.report.log,
-        max_bytes=int(settings.model_cache_gib * 2**30),
-    )
-
-
-def _run_remaining(
-    attempt: Attempt, stage: Prepared, rows: InputSlice, host: Callable[..., object], *, parts: bool, out_dir: Path
-) -> SavedRows:
-    """Have `host` run the rows that no earlier attempt has finished, saving what it finishes as it goes."""
-    place, job, record = attempt.place, attempt.job, attempt.record
-    upstream = [_result_prefix(place, job.run_id, name) for name in job.depends_on]
-    shard = f"{job.run_id}/{job.stage}/{record.shard}"
-    key = rows_key(stage.document, upstream)
-    saved = SavedRows(place.store, shard, key, start=rows.start, every_sec=place.settings.save_rows_sec)
-    if record.attempt == 1:
-        _run_saving(host, rows, saved, out_dir)
-        return saved
-    with place.scratch(job.run_id) as before, place.scratch(job.run_id) as now:
-        done = saved.fetch(before)
-        if not done:
-            _run_saving(host, rows, saved, out_dir)
-            return saved
-        attempt.report.log(f"{done} of {len(rows)} rows were finished by an earlier attempt")
-        attempt.report.before = done
-        folders = [before]
-        if done < len(rows):
-            _run_saving(host, RemainingRows(rows, done), saved, now)
-            folders.append(now)
-        put_together(folders, out_dir, start=rows.start, parts=parts)
-    return saved
-
-
-def _run_saving(host: Callable[..., object], rows: InputSlice, saved: SavedRows, out_dir: Path) -> None:
-    saved.begin(out_dir)
-    try:
-        host(rows=rows, out_dir=out_dir, look_too=saved.look)
-    except StaleAttemptError:
-        raise
-    except MlocError:
-        with contextlib.suppress(StoreError):
-            saved.save()
-        raise
-    finally:
-        saved.end(out_dir)
-
-
 def _earlier(attempt: Attempt, stage: Prepared) -> StageResult | None:
     place, run_id = attempt.place, attempt.job.run_id
     return earlier_result(
@@ -223,7 +123,7 @@ def _earlier(attempt: Attempt, stage: Prepared) -> StageResult | None:
         spec=stage.spec,
         executor=stage.executor,
         manifest_of=lambda name: place.store.manifest(_result_prefix(place, run_id, name)),
-        open_url=_open,
+        open_url=open_input,
     )
 
 
@@ -281,8 +181,3 @@ def _result_of(place: Workplace, run_id: str, stage: str) -> dict[str, Any]:
 
 def _reader(place: Workplace, prefix: str) -> ItemReader:
     return ItemReader(lambda name: place.store.open(f"{prefix}/{name}"), origin=prefix)
-
-
-def _open(url: str) -> BinaryIO:
-    settings = get_workplace().settings
-    return open_url(url, endpoint_url=settings.s3_endpoint_url or None, path_style=settings.s3_path_style)

@@ -19,6 +19,7 @@ MOST_ROWS = 20  # of all stages together
 MOST_STAGES = 4  # a larger workflow shows the stages that nothing depends on
 PROMPT = {"characters": 160, "lines": 2}
 ANSWER = {"characters": 480, "lines": 6}
+VECTOR_START = 4  # numbers shown of an embedding
 DOCUMENT = {"characters": 2_000, "lines": 30}
 
 
@@ -54,6 +55,8 @@ def print_stage(console: Console, name: str, result: ItemReader, *, rows: int = 
     if result.failed:
         title.insert(1, f"{result.failed:,} failed")
     console.print(Text.assemble((name, "bold"), f"  {', '.join(filter(None, title))}"), soft_wrap=True)
+    if isinstance(metrics := document.get("metrics"), dict):
+        console.print(f"  {_scores(metrics)}", style="green", soft_wrap=True)
     width = len(str(total))
     for item in islice(result.items(), rows):
         _print_item(console, item, width)
@@ -107,7 +110,20 @@ def _answer_text(item: dict[str, Any]) -> str:
         texts = (str(each.get("output", each)) if isinstance(each, dict) else str(each) for each in outputs)
         return "\n".join(f"- {text.strip()}" for text in texts)
     value = item.get("output")
+    if isinstance(scores := item.get("scores"), dict):
+        return f"{_scores(scores)}  {value if isinstance(value, str) else ''}".strip()
+    if isinstance(vector := item.get("embedding"), list):
+        start = ", ".join(f"{number:.3f}" for number in vector[:VECTOR_START])
+        return f"[{start}, ...] ({len(vector)} dimensions)"
+    if value is None and "output" not in item:
+        return "(in the stage's files)"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _scores(scores: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, int | float) else f"{name} {value}" for name, value in scores.items()
+    )
 
 
 def _safe(text: str) -> str:

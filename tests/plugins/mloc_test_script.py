@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import ctypes
 import errno
+import importlib
 import logging
 import os
 import signal
@@ -122,6 +123,9 @@ class ScriptExecutor(Executor):
         while True:
             time.sleep(1000)
 
+    def do_import(self, task: Task, module: str) -> None:
+        importlib.import_module(module)
+
     def do_modules(self, task: Task) -> list[str]:
         return sorted(sys.modules)
 
@@ -166,6 +170,13 @@ class OnceExecutor(ScriptExecutor):
 
     name: ClassVar[str] = "once"
     reusable: ClassVar[bool] = False
+
+
+class InnerExecutor(ScriptExecutor):
+    """The same, in the worker's own process."""
+
+    name: ClassVar[str] = "inner"
+    light: ClassVar[bool] = True
 
 
 class MuteError(Exception):

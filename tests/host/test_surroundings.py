@@ -11,7 +11,7 @@ import pytest
 
 import mloc_tasks
 from mloc_tasks.errors import ConfigError
-from mloc_tasks.host.devices import Devices, host_environment, share, visible_gpus
+from mloc_tasks.host.devices import Devices
 from mloc_tasks.host.environment import environment
 from mloc_tasks.host.interpreters import interpreter, variable
 from tests.host.conftest import Hosts, StartPool, wait_until
@@ -78,34 +78,6 @@ def test_a_host_that_has_gone_leaves_no_descriptor_and_no_thread(pool: StartPool
     before = held()
     use("abc")
     wait_until(lambda: held() <= before)
-
-
-@pytest.mark.parametrize(
-    ("everything", "size", "shares"),
-    [
-        ("", 2, ["", ""]),
-        ("0", 1, ["0"]),
-        ("0123", 2, ["01", "23"]),
-        ("01234567", 8, list("01234567")),
-        ("01234", 2, ["01", "234"]),
-        ("01", 3, ["0", "1", "0"]),
-    ],
-)
-def test_each_pool_child_owns_its_share(everything: str, size: int, shares: list[str]) -> None:
-    assert [share(everything, index, size) for index in range(size)] == [tuple(each) for each in shares]
-
-
-def test_the_gpus_that_a_worker_was_given_are_shared_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-8932f937,6,7")
-    assert visible_gpus() == ("4", "GPU-8932f937", "6", "7")
-    assert share(visible_gpus(), 1, 2) == ("6", "7")
-
-
-def test_a_share_of_the_cpus_binds_the_host_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    part = host_environment(("1",), (2, 3), of_machine=False)
-    assert (part["MLOC_HOST_CPUS"], part["OMP_NUM_THREADS"], part["CUDA_VISIBLE_DEVICES"]) == ("2,3", "2", "1")
-    assert "MLOC_HOST_CPUS" not in host_environment((), (0, 1), of_machine=True)
 
 
 def test_a_bound_host_runs_on_its_cpus_alone(hosts: Hosts) -> None:

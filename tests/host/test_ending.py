@@ -101,9 +101,9 @@ def test_a_cancel_while_the_process_starts_does_it_no_harm(hosts: Hosts) -> None
     attempt = hosts.start()
     attempt.stop(CANCELLED)
     attempt.future.exception(30)
-    (held,) = hosts.pool.live() or [None]
+    started = [held.process for held in hosts.pool.live()]
     result = hosts.run()
-    assert held is None or held.process.pid == result["pid"]
+    assert {process.pid for process in started} <= {result["pid"]}
 
 
 def test_a_killed_guard_leaves_nothing_either(hosts: Hosts, of_this_test: str) -> None:

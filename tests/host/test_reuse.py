@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -50,9 +51,10 @@ def test_an_executor_that_is_not_reusable_gets_a_new_process_each_time(hosts: Ho
 
 def test_an_idle_host_is_ended_after_a_while_and_it_is_told(pool: StartPool) -> None:
     told: list[int] = []
-    hosts = pool(idle_sec=0.1, on_change=lambda: told.append(len(hosts.pool.live())))
+    hosts = pool(idle_sec=0.1, on_change=lambda: told.append(1))
     pid = hosts.run()["pid"]
-    wait_until(lambda: told == [0])
+    wait_until(lambda: told == [1])
+    assert not hosts.pool.live()
     assert not psutil.pid_exists(pid)
 
 
@@ -63,7 +65,11 @@ def test_a_listener_that_fails_does_not_keep_idle_hosts_alive(pool: StartPool) -
     hosts = pool(idle_sec=0.1, on_change=fail)
     for _ in range(2):
         pid = hosts.run()["pid"]
-        wait_until(lambda pid=pid: not psutil.pid_exists(pid))
+        wait_until(partial(_has_ended, pid))
+
+
+def _has_ended(pid: int) -> bool:
+    return not psutil.pid_exists(pid)
 
 
 def test_exclusive_executors_serve_one_task_at_a_time(hosts: Hosts, tmp_path: Path) -> None:

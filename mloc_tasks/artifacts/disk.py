@@ -50,13 +50,14 @@ def _space_of(where: str) -> str:
     except OSError:
         return "free space unknown"
     free, total = status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
-    text = f"{_bytes(free)} free of {_bytes(total)}"
+    text = f"{shown_bytes(free)} free of {shown_bytes(total)}"
     if status.f_files and not status.f_favail:
         text += ", no free inodes"
     return text
 
 
-def _bytes(count: float) -> str:
+def shown_bytes(count: float) -> str:
+    """`count` bytes for people: `14.2 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from mloc_tasks.artifacts.disk import shown_bytes
 from mloc_tasks.errors import MlocError
 
 INTERVAL_SECONDS = 15.0
@@ -53,12 +54,3 @@ def bytes_below(directory: Path) -> int:
             with suppress(FileNotFoundError):  # renamed since
                 found += os.lstat(os.path.join(folder, name)).st_blocks * _BLOCK_BYTES
     return found
-
-
-def shown_bytes(count: float) -> str:
-    """`count` bytes for people: `14.2 GiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"

@@ -137,14 +137,14 @@ def _store(settings: Settings) -> Iterator[Finding]:
 
 
 def _free_space(folder: str) -> Iterator[Finding]:
-    from scheduler.cli.wording import size
+    from mloc_tasks.artifacts.disk import shown_bytes
 
     free = shutil.disk_usage(folder).free
     if free < LEAST_FREE_BYTES:
         yield Finding(
             what="artifact store",
             state="note",
-            found=f"only {size(free)} are free in {folder}",
+            found=f"only {shown_bytes(free)} are free in {folder}",
             advice="free space there, or set RESULTS_DIR to a larger disk",
         )
 

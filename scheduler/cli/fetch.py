@@ -39,10 +39,11 @@ def fetch(
 
         mloc fetch 3f2a ./out '*/responses.json'
     """
+    from mloc_tasks.artifacts.disk import shown_bytes
     from scheduler.cli.documents import artifact_document
     from scheduler.cli.runs import find_run
     from scheduler.cli.terminal import print_json
-    from scheduler.cli.wording import counted, size
+    from scheduler.cli.wording import counted
 
     found = find_run(run)
     target = destination or Path(found.id)
@@ -52,7 +53,7 @@ def fetch(
         files = [{**artifact_document(each), "path": str(target / each.name)} for each in wanted]
         print_json({"run": found.id, "destination": str(target), "files": files})
         return
-    total = size(sum(each.size for each in wanted))
+    total = shown_bytes(sum(each.size for each in wanted))
     for each in wanted:
         typer.echo(str(target / each.name))
     typer.echo(f"{counted(len(wanted), 'file')}, {total} in {target}", err=True)

@@ -40,15 +40,6 @@ def elapsed(started: float | None, ended: float | None) -> float | None:
     return None if started is None else (time.time() if ended is None else ended) - started
 
 
-def size(count: float) -> str:
-    """Bytes as B, KiB, MiB, ..."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
-
-
 def counted(number: int, noun: str) -> str:
     """`1 stage`, `3 stages`, `1,000 stages`."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

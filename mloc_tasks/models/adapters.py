@@ -29,7 +29,7 @@ def require_peft() -> None:
     """Raise ModelError when adapters cannot be loaded here; ask before the minutes that a model takes."""
     if importlib.util.find_spec("peft") is None:
         message = "LoRA adapters need the Python package peft, which is not installed on this worker"
-        raise ModelError(message, hint="pip install 'peft>=0.18'")
+        raise ModelError(message, hint="pip install 'mloc[lora]'")
 
 
 def merge_adapters(model: Any, adapters: Sequence[str]) -> Any:

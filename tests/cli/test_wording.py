@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from mloc_tasks.artifacts.disk import shown_bytes
 from scheduler.cli.terminal import clean
-from scheduler.cli.wording import counted, cut, duration, place, size
+from scheduler.cli.wording import counted, cut, duration, place
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,7 @@ def test_durations_are_compact(seconds: float | None, words: str) -> None:
 
 
 def test_sizes_and_counts() -> None:
-    assert [size(9), size(1536), size(5 * 2**40)] == ["9 B", "1.5 KiB", "5.0 TiB"]
+    assert [shown_bytes(9), shown_bytes(1536), shown_bytes(5 * 2**40)] == ["9 B", "1.5 KiB", "5.0 TiB"]
     assert [counted(1, "stage"), counted(1000, "shard")] == ["1 stage", "1,000 shards"]
 
 

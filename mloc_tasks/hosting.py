@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import redis
+
 from mloc_tasks.attempt import Attempt
 from mloc_tasks.errors import AttemptCancelledError, AttemptTimeoutError, BrokerError, StaleAttemptError
 from mloc_tasks.executors.base import Executor, InputSlice
@@ -62,7 +64,7 @@ def run_hosted(
     gpus = job.requirement.gpus.count if job.requirement.gpus else 0
     key = HostKey.of(type(executor), document, gpus=gpus)
     room = CONCURRENT_TASKS if executor.concurrent else 1
-    with place.scratch(job.run_id) as folder, hosts().host(type(executor), key, room=room, look=look) as held:
+    with place.scratch(job.run_id) as folder:
         task: Frame = {
             "type": "task",
             "document": {**job.header, "spec": document},
@@ -73,14 +75,17 @@ def run_hosted(
                 "run_id": job.run_id,
                 "stage": job.stage,
                 "shard": int(attempt.record.shard),
+                "of": place.ledger.shard_count(job.run_id, job.stage) if job.scattered else 1,
                 "attempt": attempt.record.attempt,
                 "parts": parts,
             },
         }
-        result = held.process.run(task, attempt.report, look, grace_sec=place.settings.cancel_grace_sec)
-        if executor.keeps_model and executor.reusable and isinstance(result.get("model"), str):
-            _models.show(attempt.record.worker, held.process.pid, result["model"], warm_key(job.document))
-        return result
+        with hosts().host(type(executor), key, room=room, look=look) as held:
+            watch.start()
+            result = held.process.run(task, attempt.report, look, grace_sec=place.settings.cancel_grace_sec)
+            if executor.keeps_model and executor.reusable and isinstance(result.get("model"), str):
+                _models.show(attempt.record.worker, held.process.pid, result["model"], warm_key(job.document))
+            return result
 
 
 def leave_to_warm(place: Workplace, run_id: str, stage: str, *, task_id: str, worker: str) -> bool:
@@ -102,13 +107,18 @@ class Watch:
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
         self._timeout = attempt.job.timeout
+        self._started: float | None = None
         self._next_wanted = attempt.begun + WANTED_EVERY_SEC
         self._holds_every = attempt.place.settings.visibility_timeout_sec * HOLDS_EVERY_SHARE
         self._next_holds = attempt.begun + self._holds_every
 
+    def start(self) -> None:
+        """The host is there: from now on the stage's `timeout` counts. Waiting for it in line did not."""
+        self._started = time.monotonic()
+
     def look(self) -> None:
         now = time.monotonic()
-        if self._timeout is not None and now - self._attempt.begun > self._timeout:
+        if self._timeout is not None and self._started is not None and now - self._started > self._timeout:
             raise AttemptTimeoutError(
                 f"timed out: still running after {self._timeout:g} seconds",
                 hint="raise spec.timeout, or split the work with spec.parallel",
@@ -164,9 +174,12 @@ class _Models:
                 return
             self._shown[pid] = _Shown(worker, key)
         client, keys = _redis()
-        note_model(client, keys, worker, holder=self._holder(pid), model=model, ttl_sec=MODEL_SHOWN_SEC)
-        if key is not None:
-            publish(client, keys, worker, key)
+        try:
+            note_model(client, keys, worker, holder=self._holder(pid), model=model, ttl_sec=MODEL_SHOWN_SEC)
+            if key is not None:
+                publish(client, keys, worker, key)
+        except redis.exceptions.RedisError as error:  # the result is there, and counts
+            logger.warning("that this worker holds %s is not shown: %s", model, error)
 
     def forget_all_but(self, live: Iterable[int]) -> None:
         kept = set(live)

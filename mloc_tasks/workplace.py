@@ -8,12 +8,13 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from mloc_tasks.artifacts import ArtifactStore, open_store
 from mloc_tasks.capabilities import Capabilities
+from mloc_tasks.host.devices import my_devices
 from mloc_tasks.ledger import Ledger
 from mloc_tasks.ledger.connection import connect
 from mloc_tasks.settings import Settings, get_settings
@@ -62,8 +63,16 @@ def get_workplace() -> Workplace:
         ledger=Ledger(connect(settings, patient=True), settings),
         store=store_of(settings),
         settings=settings,
-        machine=machine_capabilities(settings.worker_tags),
+        machine=my_share(machine_capabilities(settings.worker_tags)),
     )
+
+
+def my_share(machine: Capabilities) -> Capabilities:
+    """What of the machine is this pool child's: of its GPUs, those that no other child owns."""
+    mine = len(my_devices().gpus)
+    if machine.gpus is None or not mine:
+        return machine
+    return replace(machine, gpus=replace(machine.gpus, count=min(mine, machine.gpus.count)))
 
 
 def store_of(settings: Settings) -> ArtifactStore:

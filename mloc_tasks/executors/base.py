@@ -100,6 +100,7 @@ class Executor(ABC):
         concurrent: True when one object takes calls of `run` from several threads at once, as a batching engine does.
         rows_at_once: of an object that is concurrent: how many rows it batches, once it knows. A worker gives it tasks
             until twice as many are in its hands.
+        broken: of an object: True once it can do no more tasks (its engine has died); its process is then replaced.
         reusable: False when the process ends after one attempt, which frees all memory (training).
         needs_rows: True when the stage has input rows (`data`, `inference.prompts`) that can be sharded.
         resumes_rows: True when its items, written by an `ItemWriter`, are all that its rows give: an attempt may then
@@ -116,6 +117,7 @@ class Executor(ABC):
     family: ClassVar[str] = ""
     concurrent: ClassVar[bool] = False
     rows_at_once: int | None = None
+    broken: bool = False
     reusable: ClassVar[bool] = True
     needs_rows: ClassVar[bool] = False
     resumes_rows: ClassVar[bool] = False
@@ -149,7 +151,7 @@ class Executor(ABC):
         return json.dumps([document.get("model"), document.get("checkpoint")], sort_keys=True)
 
     def close(self) -> None:  # noqa: B027  # most hold nothing
-        """Free what the object holds; called once, before its process ends."""
+        """Free what the object holds, within the grace; called before its process ends, unless that is killed."""
 
     def save_json(self, path: Path, value: Any) -> None:
         """Write `value` as UTF-8 JSON, creating parent folders."""

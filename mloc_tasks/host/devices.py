@@ -5,13 +5,12 @@ Nothing here initialises CUDA: the processes of a worker must stay forkable, and
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from mloc_tasks.worker.hardware import probe
+from mloc_tasks.worker.hardware import named_gpus, probe
 
 T = TypeVar("T")
 
@@ -51,11 +50,10 @@ def share(everything: Sequence[T], index: int, size: int) -> tuple[T, ...]:
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """The GPUs that this process may use, as CUDA reads it: what comes after a -1 does not count."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = named_gpus()
     if named is not None:
-        parts = (part.strip() for part in named.split(","))
-        return tuple(itertools.takewhile(lambda part: part and part != "-1", parts))
+        return named
     gpus = probe().gpus
     return tuple(map(str, range(gpus.count))) if gpus else ()
 

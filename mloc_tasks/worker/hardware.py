@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from functools import lru_cache
 
@@ -21,6 +22,15 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def named_gpus() -> tuple[str, ...] | None:
+    """The GPUs that CUDA_VISIBLE_DEVICES names, as CUDA reads it: what comes after a -1 does not count. None: all."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return None
+    parts = (part.strip() for part in named.split(","))
+    return tuple(itertools.takewhile(lambda part: part and part != "-1", parts))
+
+
 def _probe_gpus() -> Gpus | None:
     try:
         import pynvml
@@ -31,10 +41,12 @@ def _probe_gpus() -> Gpus | None:
     except pynvml.NVMLError:
         return None  # no driver: a machine without NVIDIA GPUs
     try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if visible is not None:
-            handles = handles[: len([device for device in visible.split(",") if device.strip()])]
+        named = named_gpus()
+        names = map(str, range(pynvml.nvmlDeviceGetCount())) if named is None else named
+        handles = [
+            pynvml.nvmlDeviceGetHandleByIndex(int(each)) if each.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(each)
+            for each in names
+        ]
         if not handles:
             return None
         name = pynvml.nvmlDeviceGetName(handles[0])

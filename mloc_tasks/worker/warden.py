@@ -102,6 +102,8 @@ class Rounds:
         """Whether to leave it to the pool child, which ends the host that the executor runs in and lives on."""
         if executor_class(job.document["task_type"]).light:
             return False
+        if request.worker_pid == os.getpid():  # a thread, which cannot be ended, and may have waited in line for a host
+            return True
         noticed = self._noticed.setdefault(request.id, time.monotonic())
         return time.monotonic() - noticed < self._grace_sec + HOST_ENDS_SEC
 

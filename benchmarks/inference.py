@@ -73,10 +73,11 @@ def fresh_prompts(number: int) -> list[str]:
 def measure(prompts: int, tokens: int, rounds: int) -> dict[str, Any]:
     """Tokens per second of each contestant, round by round, the bare script first and last in turn."""
     rates: dict[str, list[float]] = {"bare": [], "one stage": [], "8 shards": [], "64 runs, 16 clients": []}
+    bare_figures: list[dict[str, float]] = []
     figures: dict[str, Any] = {}
     for number in range(rounds):
         if number % 2 == 0:
-            rates["bare"].append(measure_bare(prompts, tokens))
+            bare_figures.append(measure_bare(prompts, tokens))
         with Stack() as stack:
             stack.warm_up(tokens)
             rates["one stage"].append(prompts * tokens / timed(stage(fresh_prompts(prompts), tokens)))
@@ -87,7 +88,9 @@ def measure(prompts: int, tokens: int, rounds: int) -> dict[str, Any]:
                 figures["first_token_ms"] = [round(1_000 * seconds, 1) for seconds in one_after_the_other()]
                 figures["crash"] = stack.crash(prompts // 4, tokens)
         if number % 2 == 1:
-            rates["bare"].append(measure_bare(prompts, tokens))
+            bare_figures.append(measure_bare(prompts, tokens))
+    rates["bare"] = [each["rate"] for each in bare_figures]
+    figures["bare_first_token_ms"] = round(statistics.median(each["first_token_ms"] for each in bare_figures), 1)
     return {
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
         "prompts": prompts,
@@ -98,14 +101,15 @@ def measure(prompts: int, tokens: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def measure_bare(prompts: int, tokens: int) -> float:
-    """Tokens per second of the bare script, in a process of its own."""
+def measure_bare(prompts: int, tokens: int) -> dict[str, float]:
+    """Tokens per second of the bare script, and its milliseconds for one token alone, in a process of its own."""
     folder = Path(tempfile.mkdtemp(prefix="mloc-bench-", dir="/tmp"))
     try:
         (folder / "prompts.json").write_text(json.dumps(fresh_prompts(prompts)), encoding="utf-8")
         command = [sys.executable, __file__, "--bare", str(folder / "prompts.json"), "--tokens", str(tokens)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=WAIT_SEC)
-        return float(done.stdout.splitlines()[-1])
+        figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        return figures
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -147,8 +151,13 @@ async def bare(prompts: list[str], tokens: int) -> None:
     started = time.perf_counter()
     generated = sum(await asyncio.gather(*(answer(number, prompt) for number, prompt in enumerate(prompts))))
     elapsed = time.perf_counter() - started
+    latencies = []
+    for number, prompt in enumerate(fresh_prompts(10)):
+        tokens, begun = 1, time.perf_counter()
+        await answer(number, prompt)
+        latencies.append(time.perf_counter() - begun)
     engine.shutdown()
-    print(generated / elapsed)
+    print(json.dumps({"rate": generated / elapsed, "first_token_ms": 1_000 * statistics.median(latencies)}))
 
 
 def stage(prompts: list[str], tokens: int, **more: Any) -> dict[str, Any]:
@@ -192,8 +201,10 @@ def many_clients(prompts: int, tokens: int) -> float:
 
 
 def one_after_the_other(runs: int = 10) -> list[float]:
-    """For each of some runs, the seconds from its claim until its one token is generated and stored: an upper bound of
-    the time until its generation starts."""
+    """For each of some runs, the seconds from its claim until its one token is generated and stored.
+
+    Less what the bare engine takes for one token, it is what lies between the claim and the generation, and after it.
+    """
     seconds = []
     for _ in range(runs):
         events = list(finish(submit_yaml(stage(fresh_prompts(1), 1))).events())
@@ -265,7 +276,10 @@ def print_table(figures: dict[str, Any]) -> None:
         rate = statistics.median(rates)
         print(f"{name:24}{rate:>10.0f}{rate / bare_rate:>9.2f}   {rates}")
     later = figures["first_token_ms"][1:]
-    print(f"claim to first token stored, 2nd to 10th run: {statistics.median(later)} ms median, {max(later)} ms most")
+    print(
+        f"claim to first token stored, 2nd to 10th run: {statistics.median(later)} ms median, {max(later)} ms most; "
+        f"one token of the bare engine: {figures['bare_first_token_ms']} ms"
+    )
     print(f"host killed in the middle: {figures['crash']}")
 
 

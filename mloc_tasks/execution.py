@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mloc_tasks import intake
 from mloc_tasks.artifacts import open_store, open_url
 from mloc_tasks.attempt import Attempt
 from mloc_tasks.data.inputs import Inputs
@@ -64,6 +65,7 @@ def run_executor(attempt: Attempt, stage: Prepared, rows: InputSlice | None, out
         attempt=record.attempt,
         parts=parts,
     )
+    intake.place((job.run_id, job.stage, record.shard))
     result = stage.executor.run(task, out_dir)
     if not (out_dir / RESPONSES).exists():
         write_json(out_dir / RESPONSES, result)

@@ -15,6 +15,7 @@ from typing import Any
 
 import redis
 
+from mloc_tasks import intake
 from mloc_tasks.attempt import Attempt
 from mloc_tasks.errors import AttemptCancelledError, AttemptTimeoutError, BrokerError, StaleAttemptError
 from mloc_tasks.executors.base import Executor, InputSlice
@@ -82,6 +83,7 @@ def run_hosted(
         }
         with hosts().host(type(executor), key, room=room, look=look) as held:
             watch.start()
+            intake.place((job.run_id, job.stage, attempt.record.shard))
             result = held.process.run(task, attempt.report, look, grace_sec=place.settings.cancel_grace_sec)
             if executor.keeps_model and executor.reusable and isinstance(result.get("model"), str):
                 _models.show(attempt.record.worker, held.process.pid, result["model"], warm_key(job.document))

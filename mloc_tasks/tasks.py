@@ -12,7 +12,7 @@ import redis
 from celery import Task
 from celery.exceptions import Ignore, Reject
 
-from mloc_tasks import signatures
+from mloc_tasks import intake, signatures
 from mloc_tasks.app import app
 from mloc_tasks.attempt import Outcome, Verdict, Work, run_attempt
 from mloc_tasks.configuration import is_amqp
@@ -111,9 +111,12 @@ def shard(self: ShardTask, run_id: str, stage: str, number: int) -> dict[str, st
     """Execute one shard of a stage."""
     from mloc_tasks.work import execute
 
-    if not self.request.retries:
-        self.leave_to_warm(run_id, stage)
-    return _pointer(self.attempt(run_id, stage, str(number), execute))
+    try:
+        if not self.request.retries:
+            self.leave_to_warm(run_id, stage)
+        return _pointer(self.attempt(run_id, stage, str(number), execute))
+    finally:
+        intake.leave((run_id, stage, str(number)))
 
 
 @app.task(bind=True, base=ShardTask, name=signatures.SCATTER)  # type: ignore[untyped-decorator]

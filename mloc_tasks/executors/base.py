@@ -98,8 +98,8 @@ class Executor(ABC):
             an executor host, a process of their own that holds the model between attempts (mloc_tasks/host).
         family: whose interpreter the host runs under, `MLOC_PYTHON_<FAMILY>`; default: the name.
         concurrent: True when one object takes calls of `run` from several threads at once, as a batching engine does.
-        rows_at_once: of an object that is concurrent: how many rows it batches, once it knows. A worker gives it tasks
-            until twice as many are in its hands.
+        rows_at_once: of a concurrent object: how many rows it batches; 0 while it does not know, which it says by its
+            next report of progress; None: any number. A worker gives it tasks until twice as many are in its hands.
         broken: of an object: True once it can do no more tasks (its engine has died); its process is then replaced.
         reusable: False when the process ends after one attempt, which frees all memory (training).
         needs_rows: True when the stage has input rows (`data`, `inference.prompts`) that can be sharded.

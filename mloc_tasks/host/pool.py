@@ -52,6 +52,8 @@ class Held:
     @property
     def has_room(self) -> bool:
         at_once = self.process.rows_at_once
+        if at_once == 0:  # not known yet: the first task loads the engine
+            return self.busy == 0
         return self.busy < self.room and (at_once is None or self.process.rows_left < 2 * at_once)
 
 
@@ -215,6 +217,7 @@ class HostPool:
         of_machine = self._devices.cpus == usable_cpus()
         env = environment(key.python, host_environment(gpus, self._devices.cpus, of_machine=of_machine))
         process = HostProcess(key.target, python=key.python, env=env, concurrent=executor.concurrent)
+        process.rows_at_once = executor.rows_at_once
         held = Held(key=key, process=process, room=room, gpus=gpus, busy=1)
         self._held.append(held)
         if self._reaper is None:

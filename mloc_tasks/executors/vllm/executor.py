@@ -38,6 +38,7 @@ class VllmExecutor(Executor):
     task_types: ClassVar[tuple[str, ...]] = ("inference",)
     family: ClassVar[str] = "vllm"
     concurrent: ClassVar[bool] = True
+    rows_at_once: int | None = 0
     needs_rows: ClassVar[bool] = True
     keeps_model: ClassVar[bool] = True
     resumes_rows: ClassVar[bool] = True
@@ -103,6 +104,7 @@ class VllmExecutor(Executor):
 
 def _answer(task: Task, inputs: InputSlice, loaded: LoadedModel, out_dir: Path) -> dict[str, Any]:
     engine, spec = loaded.engine, task.spec
+    task.report.progress(0, len(inputs))  # the engine is there; from now on others may share it
     sampler = sampler_of(spec.inference)
     engine.check(sampler)
     encoder = encoder_for(

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
+
 from mloc_tasks.errors import ConfigError, MlocError
 from mloc_tasks.settings import reset_settings
 from mloc_tasks.worker.hardware import usable_cpus
@@ -128,6 +130,8 @@ class LocalWorker:
         """End it: asked first, so that running shards can clean up; an `idle` one is ended at once."""
         if self._process is not None:
             _end(self._process, signal.SIGKILL if idle else signal.SIGQUIT)
+            # Executor hosts, in sessions of their own, see its end and end. Found so because it may have died before.
+            psutil.wait_procs(_started_with("TMPDIR", str(self._log.parent)), timeout=STOP_GRACE_SEC)
             self._process = None
 
 
@@ -237,6 +241,16 @@ def _answers(socket: Path) -> bool:
             return bool(client.ping())
     except redis.exceptions.RedisError:
         return False
+
+
+def _started_with(name: str, value: str) -> list[psutil.Process]:
+    """The processes that have a variable of that value in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(name) == value:
+                found.append(process)
+    return found
 
 
 def _end(process: subprocess.Popen[bytes], first: signal.Signals) -> None:

@@ -1,9 +1,9 @@
-"""What it gains that shards go to the worker that holds their model: runs of one model, one by one, on two workers.
+"""What it gains that shards go to the worker that holds their model: runs of one model, one by one, on three workers.
 
     python benchmarks/warmth.py [--runs 10]
 
-Two prefork workers of one child each serve one queue; the model is SmolLM2-135M on the Transformers executor. Once with
-the preference for warm workers (MLOC_WARM_WAIT_SEC=1, the default) and once without (0), each on fresh workers.
+Three prefork workers of one child each serve one queue; the model is SmolLM2-135M on the Transformers executor. Once
+with the preference for warm workers (MLOC_WARM_WAIT_SEC=1, the default), once without (0), each on fresh workers.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def measure(runs: int, wait: str) -> tuple[list[float], int]:
     reset_settings()
     workers = []
     try:
-        for name in ("one", "two"):
+        for name in ("one", "two", "three"):
             (folder / name).mkdir()
             options = ("-n", f"{name}@benchmark")
             workers.append(LocalWorker(("cpu",), log=folder / name / "worker.log", concurrency=1, options=options))

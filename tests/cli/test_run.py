@@ -103,6 +103,7 @@ def test_an_interrupt_in_the_middle_leaves_nothing_behind(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=_heed_signals,
     )
     assert process.stderr is not None
     for line in process.stderr:
@@ -130,6 +131,7 @@ def test_a_worker_that_dies_ends_the_run_with_its_log(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=_heed_signals,
     )
     assert process.stderr is not None
     for line in process.stderr:
@@ -142,6 +144,12 @@ def test_a_worker_that_dies_ends_the_run_with_its_log(
     process.stderr.close()
     # multiprocessing's own folder stays: only the process that was killed could remove it.
     assert [name for name in left_behind(private) if not name.startswith("pymp-")] == []
+
+
+def _heed_signals() -> None:
+    """Also where the tests themselves were started to ignore them, by nohup or in the background of a script."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _with(plugin: Path) -> dict[str, str]:

@@ -7,6 +7,7 @@ again in the backward pass (Chen et al. 2016, "Training deep nets with sublinear
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from mloc_tasks.executors.ppo.mask import at_least_float32
@@ -48,29 +49,40 @@ def token_choices(
     from torch.utils.checkpoint import checkpoint
 
     vocabulary = logits.shape[-1]
-    count = max(1, -(-mask.numel() // max(1, piece_values // vocabulary)))
-    # Not slices: `chunk`'s backward pass joins the pieces' gradients once, each slice's would be a full-sized one.
-    pieces = zip(
-        logits.reshape(-1, vocabulary).chunk(count),
-        tokens.reshape(-1).chunk(count),
-        mask.reshape(-1).chunk(count),
-        strict=True,
-    )
+    width = max(1, min(mask.shape[1], piece_values // vocabulary))
+    rows = max(1, piece_values // (width * vocabulary))
     again = torch.is_grad_enabled() and logits.requires_grad
-    computed: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for piece in pieces:
-        if again:
-            computed.append(checkpoint(_choices, *piece, temperature, use_reentrant=False, preserve_rng_state=False))
-        else:
-            computed.append(_choices(*piece, temperature))
-    logprobs, entropies = (torch.cat(parts).reshape(mask.shape) for parts in zip(*computed, strict=True))
-    return TokenChoices(logprobs, entropies)
+    batches: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for batch in _pieces((logits, tokens, mask), size=rows, dim=0):
+        parts: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for piece in _pieces(batch, size=width, dim=1):
+            if again:
+                parts.append(checkpoint(_choices, *piece, temperature, use_reentrant=False, preserve_rng_state=False))
+            else:
+                parts.append(_choices(*piece, temperature))
+        logprobs, entropies = zip(*parts, strict=True)
+        batches.append((torch.cat(logprobs, dim=1), torch.cat(entropies, dim=1)))
+    logprobs, entropies = zip(*batches, strict=True)
+    return TokenChoices(torch.cat(logprobs), torch.cat(entropies))
+
+
+def _pieces(
+    tensors: tuple[torch.Tensor, ...], *, size: int, dim: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Views of each tensor, `size` long at most; those of the same place together.
+
+    Not by slicing: `chunk`'s backward pass joins the pieces' gradients once, each slice's would be a full-sized one.
+    Nor flattened first, which would copy logits whose last position has been cut off.
+    """
+    count = max(1, -(-tensors[0].shape[dim] // size))
+    logits, tokens, mask = (tensor.chunk(count, dim=dim) for tensor in tensors)
+    return zip(logits, tokens, mask, strict=True)
 
 
 def _choices(
     logits: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """For rows [rows, vocabulary], [rows], [rows]."""
+    """Both [rows, width], for [rows, width, vocabulary], [rows, width], [rows, width]."""
     import torch
 
     scaled = at_least_float32(logits[mask]) / temperature

@@ -7,6 +7,8 @@ import math
 import pytest
 
 from mloc_tasks.executors.ppo.losses import explained_variance, far_over_target, policy_loss, value_loss
+from mloc_tasks.executors.ppo.mask import masked_mean
+from mloc_tasks.executors.ppo.token_choices import token_choices
 
 torch = pytest.importorskip("torch")
 
@@ -48,6 +50,23 @@ def test_gradients_agree_with_finite_differences() -> None:
     assert 0 < value_loss(new, old, advantages, mask, clip=0.2).clip_fraction < 1
     assert torch.autograd.gradcheck(lambda given: value_loss(given, old, advantages, mask, clip=0.2).loss, new)
     assert torch.autograd.gradcheck(lambda given: value_loss(given, old, advantages, mask, clip=None).loss, new)
+
+
+def test_gradients_of_the_whole_objective_reach_a_model_s_weights_as_finite_differences_say() -> None:
+    torch.manual_seed(0)
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    tokens = torch.randint(4, (2, 4))
+    old, advantages, returns = (torch.randn(2, 3, dtype=torch.float64) for _ in range(3))
+    weights = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((4, 3), (4, 3), (1, 3))]
+
+    def objective(embedding: torch.Tensor, head: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        hidden = embedding[tokens[:, :-1]]
+        choices = token_choices(hidden @ head.T, tokens[:, 1:], mask, temperature=0.7, piece_values=8)
+        policy = policy_loss(choices.logprobs, old - 1.3, advantages, mask, clip=0.2)
+        error = value_loss((hidden @ value.T)[..., 0], old, returns, mask, clip=0.2)
+        return policy.loss + 0.1 * error.loss - 0.01 * masked_mean(choices.entropies, mask)
+
+    assert torch.autograd.gradcheck(objective, weights)
 
 
 def test_ratio_1_has_no_clip_no_divergence_and_the_policy_gradient() -> None:

@@ -135,8 +135,9 @@ def run_attempt(
     except AttemptCancelledError as error:
         logger.warning("%s: %s", attempt.prefix, error)
         refused = _claim(place, job, shard, task_id=task_id, worker=worker).shard  # which ends the shard as cancelled
-        over = refused is not None and refused.state.is_final
-        return _settled(refused) if refused and over else Outcome(verdict=Verdict.DROPPED, why=str(error))
+        if refused is not None and refused.state.is_final:
+            return _settled(refused)
+        return Outcome(verdict=Verdict.DROPPED, why=str(error))
     except (StaleAttemptError, IllegalTransitionError) as error:
         logger.warning("%s", error)
         place.store.delete(attempt.prefix)

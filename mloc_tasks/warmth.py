@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mloc_tasks.errors import MlocError
 from mloc_tasks.executors.registry import executor_class
 from mloc_tasks.ledger.connection import Client
 from mloc_tasks.ledger.keys import Keys
@@ -29,11 +28,12 @@ def warm_key(document: Mapping[str, Any]) -> str | None:
     """
     try:
         executor = executor_class(document["task_type"], document)
-    except MlocError:  # the attempt itself will say why
+        if not (executor.keeps_model and executor.reusable):
+            return None
+        key = executor.host_key(document)
+    except Exception:  # a plugin's too: nothing is claimed yet that could record it, and the attempt will say why
         return None
-    if not (executor.keeps_model and executor.reusable):
-        return None
-    text = f"{executor.__module__}:{executor.__qualname__}:{executor.host_key(document)}"
+    text = f"{executor.__module__}:{executor.__qualname__}:{key}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mloc_tasks.ledger import State
+from mloc_tasks.warmth import warm_key
 from mloc_tasks.workplace import get_workplace
 from scheduler import Run, submit_yaml
 from tests.durability.conftest import StartWorker, document
@@ -66,3 +67,10 @@ def test_other_models_are_nobodys_business(start_worker: StartWorker, monkeypatc
     start_worker("one", concurrency=2)
     served_by(submit_yaml(spec()))
     assert served_by(submit_yaml(spec(weights="b"))) == "one@test"
+
+
+def test_a_stage_whose_arguments_are_refused_has_no_warm_key_and_is_left_to_its_attempt() -> None:
+    model = {"source": {"identifier": "m"}, "vllm": {"max_model_len": 3}}
+    assert warm_key({"task_type": "inference", "model": model}) is not None
+    twice = {**model, "vllm": {"maxModelLen": 3, "max_model_len": 4}}
+    assert warm_key({"task_type": "inference", "model": twice}) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -55,6 +55,8 @@ class Task(dict[str, Any]):
         run_id, stage, shard, of, attempt: which attempt this is.
         parts: True asks for item files (`items-*.jsonl`) whatever the number of rows: a `gather` will copy them.
         cache_dir: where converted models and the like are kept between runs; None: the executor's own default.
+        wanted: the result fields of `artifact_fields`, and their archives, that later stages refer to or the output
+            asks for: what is expensive to make and not among them may be left out.
         cancelled: set when the attempt shall end. A concurrent executor looks at it, because its process serves
             others too and is ended only when it does not; an exclusive one's process is ended.
     """
@@ -73,6 +75,7 @@ class Task(dict[str, Any]):
         attempt: int = 1,
         parts: bool = False,
         cache_dir: Path | None = None,
+        wanted: Collection[str] = (),
     ) -> None:
         super().__init__(document)
         self.spec = spec
@@ -85,6 +88,7 @@ class Task(dict[str, Any]):
         self.attempt = attempt
         self.parts = parts
         self.cache_dir = cache_dir
+        self.wanted = frozenset(wanted)
         self.cancelled = threading.Event()
 
 
@@ -109,6 +113,9 @@ class Executor(ABC):
         version: part of a stage's fingerprint; change it when outputs change.
         result_fields: top-level names of its `responses.json`; None when they are not known beforehand.
             References of later stages are checked against them.
+        artifact_fields: result field, ending in `_url` -> path of a file or directory below `out_dir`. The worker adds
+            those that are there to `responses.json`, as addresses that later stages can load; for a directory also
+            its archive, `X_archive_url`, where that is wanted.
     """
 
     name: ClassVar[str]
@@ -124,6 +131,7 @@ class Executor(ABC):
     keeps_model: ClassVar[bool] = False
     version: ClassVar[str] = "1"
     result_fields: ClassVar[frozenset[str] | None] = None
+    artifact_fields: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def run(self, task: Task, out_dir: Path) -> dict[str, Any]:

@@ -47,10 +47,12 @@ def run_hosted(
     parts: bool,
     out_dir: Path,
     look_too: Callable[[], None] = lambda: None,
+    checkpoint_dir: Path | None = None,
+    resume_from: Path | None = None,
 ) -> dict[str, Any]:
     """Have a host run the executor over `rows`; gives what the result names, the rest lies in `out_dir`.
 
-    `look_too` is called twice a second meanwhile.
+    `look_too` is called twice a second meanwhile; `checkpoint_dir` and `resume_from` are those of the `Task`.
 
     Raises what the executor raised, and `HostCrashedError`, `AttemptCancelledError`, `AttemptTimeoutError`,
     `StaleAttemptError`.
@@ -72,6 +74,8 @@ def run_hosted(
             "rows": None if rows is None else _write_rows(rows, folder / ROWS_FILE),
             "out_dir": str(out_dir),
             "cache_dir": str(place.settings.cache_dir.expanduser()),
+            "checkpoint_dir": None if checkpoint_dir is None else str(checkpoint_dir),
+            "resume_from": None if resume_from is None else str(resume_from),
             "names": {
                 "run_id": job.run_id,
                 "stage": job.stage,

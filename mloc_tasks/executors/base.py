@@ -55,6 +55,11 @@ class Task(dict[str, Any]):
         run_id, stage, shard, of, attempt: which attempt this is.
         parts: True asks for item files (`items-*.jsonl`) whatever the number of rows: a `gather` will copy them.
         cache_dir: where converted models and the like are kept between runs; None: the executor's own default.
+        checkpoint_dir: where an executor that keeps checkpoints publishes them, each by one rename, as a directory
+            `step-%08d` (names that begin with "." are in the making). Whoever called takes them from there, and removes
+            older ones: a published one is neither changed nor removed by the executor. None: not asked for.
+        resume_from: the newest complete checkpoint of an earlier attempt at the same stage, upstream results
+            unchanged, to go on from; None: there is none. It may go once a newer one is published.
         wanted: the result fields of `artifact_fields`, and their archives, that later stages refer to or the output
             asks for: what is expensive to make and not among them may be left out.
         cancelled: set when the attempt shall end. A concurrent executor looks at it, because its process serves
@@ -88,6 +93,8 @@ class Task(dict[str, Any]):
         self.attempt = attempt
         self.parts = parts
         self.cache_dir = cache_dir
+        self.checkpoint_dir = checkpoint_dir
+        self.resume_from = resume_from
         self.wanted = frozenset(wanted)
         self.cancelled = threading.Event()
 
@@ -109,6 +116,8 @@ class Executor(ABC):
         needs_rows: True when the stage has input rows (`data`, `inference.prompts`) that can be sharded.
         resumes_rows: True when its items, written by an `ItemWriter`, are all that its rows give: an attempt may then
             be given only the rows that no earlier one has finished.
+        keeps_checkpoints: True when it publishes checkpoints in `task.checkpoint_dir` and goes on from
+            `task.resume_from`: they are then in the store while it works, and its next attempt gets the newest.
         keeps_model: True when the model stays loaded in the process after a run, which workers then show.
         version: part of a stage's fingerprint; change it when outputs change.
         result_fields: top-level names of its `responses.json`; None when they are not known beforehand.
@@ -128,6 +137,7 @@ class Executor(ABC):
     reusable: ClassVar[bool] = True
     needs_rows: ClassVar[bool] = False
     resumes_rows: ClassVar[bool] = False
+    keeps_checkpoints: ClassVar[bool] = False
     keeps_model: ClassVar[bool] = False
     version: ClassVar[str] = "1"
     result_fields: ClassVar[frozenset[str] | None] = None

@@ -108,6 +108,8 @@ class Host:
             report=report,
             inputs=None if rows is None else FileRows(Path(rows["path"]), rows["start"], rows["count"]),
             cache_dir=Path(frame["cache_dir"]),
+            checkpoint_dir=_path(frame, "checkpoint_dir"),
+            resume_from=_path(frame, "resume_from"),
             **frame["names"],
         )
         task.cancelled = self._cancels[frame["id"]]
@@ -115,6 +117,10 @@ class Host:
         if not (out_dir / RESPONSES).exists():
             write_json(out_dir / RESPONSES, result)
         return {name: result[name] for name in RESULT_FIELDS if name in result}
+
+
+def _path(frame: Frame, name: str) -> Path | None:
+    return Path(frame[name]) if frame.get(name) else None
 
 
 class FileRows:

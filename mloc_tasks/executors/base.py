@@ -80,6 +80,8 @@ class Task(dict[str, Any]):
         attempt: int = 1,
         parts: bool = False,
         cache_dir: Path | None = None,
+        checkpoint_dir: Path | None = None,
+        resume_from: Path | None = None,
         wanted: Collection[str] = (),
     ) -> None:
         super().__init__(document)

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from mloc_tasks.worker.hardware import named_gpus, probe
+from mloc_tasks.gpus import named_gpus
+from mloc_tasks.worker.hardware import probe
 
 T = TypeVar("T")
 

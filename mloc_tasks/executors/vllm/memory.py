@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mloc_tasks.errors import ExecutionError, RetryableExecutionError
+from mloc_tasks.gpus import gpu_handles, gpu_name
 
 GIB = 1 << 30
 VLLM_UTILIZATION = 0.9  # what vLLM takes of a device when it is told nothing
@@ -51,20 +51,16 @@ def visible_gpus(count: int) -> list[Device]:
     from vllm.third_party import pynvml
 
     try:
-        pynvml.nvmlInit()
+        with gpu_handles(pynvml) as handles:
+            if len(handles) < count:
+                raise ExecutionError(
+                    f"the engine needs {count} GPUs, but this worker's process has {len(handles)}",
+                    hint="lower resources.hardware.gpu.count or model.vllm.tensor_parallel_size, or give a worker "
+                    "child more GPUs (mloc worker -c 1)",
+                )
+            return [_device(pynvml, handle) for handle in handles[:count]]
     except pynvml.NVMLError as error:
         raise ExecutionError(f"the installed vLLM needs a GPU, and none can be reached: {error}") from error
-    try:
-        handles = [_handle(pynvml, each) for each in _visible_names(int(pynvml.nvmlDeviceGetCount()))]
-        if len(handles) < count:
-            raise ExecutionError(
-                f"the engine needs {count} GPUs, but this worker's process has {len(handles)}",
-                hint="lower resources.hardware.gpu.count or model.vllm.tensor_parallel_size, or give a worker child "
-                "more GPUs (mloc worker -c 1)",
-            )
-        return [_device(pynvml, handle) for handle in handles[:count]]
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def main_memory() -> Device:
@@ -75,23 +71,9 @@ def main_memory() -> Device:
     return Device(name="this machine's memory", total=memory.total, free=memory.available)
 
 
-def _visible_names(count: int) -> list[str]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return [str(index) for index in range(count)]
-    return [each.strip() for each in visible.split(",") if each.strip() not in ("", "-1")]
-
-
-def _handle(nvml: Any, name: str) -> Any:
-    """By index, or by the UUID of a GPU or a MIG slice."""
-    return nvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else nvml.nvmlDeviceGetHandleByUUID(name)
-
-
 def _device(nvml: Any, handle: Any) -> Device:
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    name = nvml.nvmlDeviceGetName(handle)
-    text = name.decode() if isinstance(name, bytes) else str(name)
-    return Device(name=f"the GPU {text}", total=int(memory.total), free=int(memory.free))
+    return Device(name=f"the GPU {gpu_name(nvml, handle)}", total=int(memory.total), free=int(memory.free))
 
 
 def _gib(size: float) -> str:

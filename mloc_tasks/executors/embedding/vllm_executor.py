@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mloc_tasks.errors import ExecutionError, MlocError, ModelError
+from mloc_tasks.errors import ExecutionError, MlocError
 from mloc_tasks.executors.base import Executor, Task
 from mloc_tasks.executors.embedding.recording import RESULT_FIELDS, WINDOW_ROWS, embed_all
 from mloc_tasks.executors.embedding.support import unsupported
@@ -90,8 +90,8 @@ class VllmEncoder:
     """An engine with vLLM's pooling runner; see `Encoder`."""
 
     def __init__(self, task: Task) -> None:
-        """Load it. Raises ExecutionError without vLLM or for an argument it does not know, ModelError when it fails."""
-        from mloc_tasks.executors.vllm.loading import prepare
+        """Load it. Raises ExecutionError without vLLM or for an unknown argument, ModelError when it does not load."""
+        from mloc_tasks.executors.vllm.loading import load_errors, prepare
 
         loading = prepare(task)
         from vllm import LLM
@@ -101,13 +101,8 @@ class VllmEncoder:
         # Scaling is ours, so that it is the same with every library, and after `dimensions`.
         pooler = PoolerConfig(seq_pooling_type=TYPE_OF.get(asked or ""), use_activation=False)
         arguments = {"runner": "pooling", "convert": "embed", **loading.arguments, "pooler_config": pooler}
-        try:
+        with load_errors(loading):
             self._llm: Any = LLM(**arguments)
-        except (ValueError, TypeError, AssertionError, NotImplementedError, KeyError, OSError, RuntimeError) as error:
-            raise ModelError(
-                f"vLLM cannot load {loading.files.name} for embedding: {error}",
-                hint="model.vllm is passed on to vLLM; its log has more",
-            ) from error
         config = self._llm.model_config
         self._tokenizer: Any = self._llm.get_tokenizer()
         self.dimensions = int(config.embedding_size)

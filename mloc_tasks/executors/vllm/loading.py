@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -72,22 +74,32 @@ def prepare(task: Task) -> Loading:
 
 
 def load(loading: Loading) -> LoadedModel:
-    """Start the engine. Raises ModelError, or RetryableExecutionError where memory may be what lacked."""
+    """Start the engine. Raises as `load_errors` says."""
     files, arguments = loading.files, loading.arguments
     tokenizer = _tokenizer(files, arguments)
-    tail = StderrTail()
-    try:
+    with load_errors(loading):
         from vllm import AsyncEngineArgs
 
         return LoadedModel(engine=Engine(AsyncEngineArgs(**arguments)), tokenizer=tokenizer, files=files)
+
+
+@contextmanager
+def load_errors(loading: Loading) -> Iterator[None]:
+    """Within the block, what vLLM raises while it loads becomes a ModelError that names the cause.
+
+    A RetryableExecutionError where memory may be what lacked.
+    """
+    name, hint = loading.files.name, _hint(loading.arguments)
+    tail = StderrTail()
+    try:
+        yield
     except (ValueError, TypeError, AssertionError, NotImplementedError, KeyError, OSError, ImportError) as error:
-        raise ModelError(f"vLLM cannot load {files.name}: {_text(error)}", hint=_hint(arguments)) from error
+        raise ModelError(f"vLLM cannot load {name}: {_text(error)}", hint=hint) from error
     except RuntimeError as error:
         if _KILLED.search(str(error)):
-            message = f"the process of the vLLM engine for {files.name} was killed while it loaded: out of memory?"
+            message = f"the process of the vLLM engine for {name} was killed while it loaded: out of memory?"
             raise RetryableExecutionError(message) from error
-        cause = tail.cause() or _text(error)
-        raise ModelError(f"vLLM cannot load {files.name}: {cause}", hint=_hint(arguments)) from error
+        raise ModelError(f"vLLM cannot load {name}: {tail.cause() or _text(error)}", hint=hint) from error
 
 
 def _version() -> str:

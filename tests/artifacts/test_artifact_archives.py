@@ -35,6 +35,10 @@ def tar_with(path: Path, *members: tarfile.TarInfo | tuple[str, bytes]) -> Path:
     return path
 
 
+def _shown(member: tarfile.TarInfo | tuple[str, bytes]) -> str:
+    return f"{member.name}->{member.linkname}" if isinstance(member, tarfile.TarInfo) else member[0]
+
+
 def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target
@@ -106,7 +110,7 @@ def test_names_that_escape_are_refused(tmp_path: Path, name: str, kind: str) -> 
         [special("pipe", tarfile.FIFOTYPE)],
         [("twice", b"1"), ("twice", b"2")],
     ],
-    ids=str,
+    ids=lambda members: "+".join(_shown(member) for member in members),
 )
 def test_links_that_escape_and_special_files_are_refused(tmp_path: Path, members: list[tarfile.TarInfo]) -> None:
     (tmp_path / "outside").write_text("secret")

@@ -26,7 +26,7 @@ PIP = [str(VENV / "bin" / "python"), "-m", "pip"]
 INSTALLING = VENV / ".installing"
 """Stands while pip changes the environment. pip is not atomic: what an interrupted one leaves is not built upon."""
 
-EXTRAS = {"demo": "inference", "test": "inference,data,dev", "vllm": "inference,data,dev"}
+EXTRAS = {"demo": "inference", "test": "inference,ppo,dev", "vllm": "inference,data,dev"}
 # They come with vLLM in a build for CUDA, whose import fails beside a torch for CPUs.
 CUDA_ONLY = ("torchvision", "torchaudio", "torchcodec")
 CONTENTS = {

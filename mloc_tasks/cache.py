@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from mloc_tasks.artifacts import ArtifactStore
+from mloc_tasks.data.items import RESPONSES
 from mloc_tasks.delivery import deliver
 from mloc_tasks.fingerprint import ManifestOf, fingerprint
 from mloc_tasks.ledger import StageResult
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from mloc_tasks.attempt import Attempt
     from mloc_tasks.data.locate import OpenUrl
     from mloc_tasks.executors.base import Executor
+    from mloc_tasks.outputs import Outputs
     from mloc_tasks.spec import StageSpec
 
 
@@ -22,6 +25,7 @@ def earlier_result(
     *,
     spec: StageSpec,
     executor: Executor,
+    outputs: Outputs,
     manifest_of: ManifestOf,
     open_url: OpenUrl,
 ) -> StageResult | None:
@@ -45,15 +49,22 @@ def earlier_result(
     if attempt.record.fresh:
         return None  # the user asked for this stage to run again
     found = place.ledger.result_of(digest)
-    if found is None or not is_whole(place.store, found.prefix):
+    if found is None or not is_whole(place.store, found.prefix) or not _gives(place.store, found.prefix, outputs):
         return None
     if spec.output.destination is not None:
         with place.scratch(job.run_id) as folder:
             place.store.get_dir(found.prefix, folder)
-            deliver(folder, spec.output.destination, store=place.store, settings=place.settings)
+            outputs.make_archives(folder)
+            deliver(folder, spec.output.destination, attempt=attempt)
     if found.items is not None:
         attempt.report.progress(found.items, found.items)
     return StageResult(prefix=found.prefix, items=found.items, reused=True)
+
+
+def _gives(store: ArtifactStore, prefix: str, outputs: Outputs) -> bool:
+    """Whether an earlier result has the addresses that later stages of this run refer to."""
+    asked = outputs.addresses & outputs.referenced
+    return not asked or asked <= json.loads(store.read_bytes(f"{prefix}/{RESPONSES}")).keys()
 
 
 def is_whole(store: ArtifactStore, prefix: str) -> bool:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mloc_tasks.artifacts import ArtifactStore, open_store
+from mloc_tasks.delivery_http import send
 from mloc_tasks.errors import ExecutionError
 from mloc_tasks.settings import Settings
 from mloc_tasks.spec.model.output import Destination
 
+if TYPE_CHECKING:
+    from mloc_tasks.attempt import Attempt
 
-def deliver(out_dir: Path, destination: Destination, *, store: ArtifactStore, settings: Settings) -> None:
+
+def deliver(out_dir: Path, destination: Destination, *, attempt: Attempt) -> None:
     """Copy every file of `out_dir` to the destination, over what an earlier run left there.
 
-    A relative path lies under the root of the artifact store, an absolute one needs `MLOC_OUTPUT_ROOTS`.
+    A relative path lies under the root of the artifact store, an absolute one needs `MLOC_OUTPUT_ROOTS`; what a web
+    server gets is said in `mloc_tasks.delivery_http`.
     Raises ExecutionError for a place that may not be written, and the errors of the store.
     """
-    target, prefix = _place(destination, store, settings)
+    if destination.type == "http":
+        send(out_dir, destination, run_id=attempt.job.run_id, stage=attempt.job.stage)
+        return
+    target, prefix = _place(destination, attempt.place.store, attempt.place.settings)
     for path in sorted(path for path in out_dir.rglob("*") if path.is_file()):
         name = path.relative_to(out_dir).as_posix()
         target.put_file(path, f"{prefix}/{name}" if prefix else name)
@@ -24,8 +33,6 @@ def deliver(out_dir: Path, destination: Destination, *, store: ArtifactStore, se
 
 def refusal(destination: Destination, settings: Settings) -> str | None:
     """Why outputs may not go to a destination in this installation, or None when they may."""
-    if destination.type == "http":
-        return "output.destination of type http needs the HTTP gateway, which this version of MLOC does not have yet"
     path = destination.path
     if destination.type == "local" and path is not None and Path(path).is_absolute():
         roots = [root.expanduser().resolve() for root in settings.output_roots]

@@ -19,6 +19,7 @@ from mloc_tasks.errors import MlocError, StaleAttemptError, StoreError
 from mloc_tasks.executors.base import Executor, InputSlice, Task, write_json
 from mloc_tasks.hosting import run_hosted
 from mloc_tasks.models.materialise import materialise
+from mloc_tasks.outputs import Outputs
 from mloc_tasks.saved_rows import RemainingRows, SavedRows, put_together, rows_key
 from mloc_tasks.spec import StageSpec
 from mloc_tasks.workplace import get_workplace
@@ -30,7 +31,7 @@ PARTS_FROM_ROWS = 100  # a shard with fewer rows keeps them in responses.json: o
 class Prepared:
     """A stage whose upstream is over: references resolved, parsed, inputs open. Never changes, so it is kept.
 
-    `upstream` are the prefixes of the results that it depends on.
+    `upstream` are the prefixes of the results that it depends on; `outputs` says what becomes of its files.
     """
 
     document: dict[str, Any]
@@ -38,6 +39,7 @@ class Prepared:
     executor: Executor
     inputs: Inputs | None
     upstream: tuple[str, ...]
+    outputs: Outputs
 
 
 def run_executor(attempt: Attempt, stage: Prepared, rows: InputSlice | None, out_dir: Path) -> SavedRows | None:
@@ -49,7 +51,7 @@ def run_executor(attempt: Attempt, stage: Prepared, rows: InputSlice | None, out
     parts = rows is not None and job.scattered and len(rows) >= PARTS_FROM_ROWS
     if not stage.executor.light:
         with _on_this_machine(attempt, stage) as document:
-            host = partial(run_hosted, attempt, stage.executor, document, parts=parts)
+            host = partial(run_hosted, attempt, stage.executor, document, parts=parts, wanted=stage.outputs.wanted)
             if rows is not None and stage.executor.resumes_rows:
                 return _run_remaining(attempt, stage, rows, host, parts=parts, out_dir=out_dir)
             host(rows=rows, out_dir=out_dir)
@@ -64,6 +66,7 @@ def run_executor(attempt: Attempt, stage: Prepared, rows: InputSlice | None, out
         shard=int(record.shard),
         attempt=record.attempt,
         parts=parts,
+        wanted=stage.outputs.wanted,
     )
     intake.place((job.run_id, job.stage, record.shard))
     result = stage.executor.run(task, out_dir)

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -46,6 +46,7 @@ def run_hosted(
     rows: InputSlice | None,
     parts: bool,
     out_dir: Path,
+    wanted: Collection[str] = (),
     look_too: Callable[[], None] = lambda: None,
     checkpoint_dir: Path | None = None,
     resume_from: Path | None = None,
@@ -83,6 +84,7 @@ def run_hosted(
                 "of": place.ledger.shard_count(job.run_id, job.stage) if job.scattered else 1,
                 "attempt": attempt.record.attempt,
                 "parts": parts,
+                "wanted": sorted(wanted),
             },
         }
         with hosts().host(type(executor), key, room=room, look=look) as held:

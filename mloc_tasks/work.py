@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -17,9 +16,10 @@ from mloc_tasks.data.slices import plan_slices
 from mloc_tasks.delivery import deliver
 from mloc_tasks.errors import ExecutionError, UnresolvedReferenceError
 from mloc_tasks.execution import Prepared, open_input, run_executor
-from mloc_tasks.executors.base import InputSlice, write_json
+from mloc_tasks.executors.base import Executor, InputSlice, write_json
 from mloc_tasks.executors.registry import executor_for
-from mloc_tasks.ledger import ShardRecord, ShardSlice, StageResult
+from mloc_tasks.ledger import ShardRecord, ShardSlice, StageJob, StageResult
+from mloc_tasks.outputs import Outputs, fields_referred_to
 from mloc_tasks.references import parse_result, resolve
 from mloc_tasks.spec import StageSpec
 from mloc_tasks.workplace import Workplace, get_workplace
@@ -42,7 +42,8 @@ def prepare(run_id: str, stage: str, generation: int) -> Prepared:
     if executor.needs_rows and has_rows(spec):
         inputs = open_inputs(spec, upstream=lambda name: result_reader(place, run_id, name), open_url=open_input)
     upstream = tuple(_result_prefix(place, run_id, name) for name in job.depends_on)
-    return Prepared(document, spec, executor, inputs, upstream)
+    outputs = Outputs.of(executor.artifact_fields, spec.output, referenced=_referenced(place, job, executor))
+    return Prepared(document, spec, executor, inputs, upstream, outputs)
 
 
 def has_rows(spec: StageSpec) -> bool:
@@ -59,7 +60,7 @@ def execute(attempt: Attempt) -> StageResult:
         return earlier
     with attempt.place.scratch(job.run_id) as out_dir:
         saved = run_executor(attempt, stage, rows, out_dir)
-        result = _store(attempt, stage.spec, out_dir, items=None if rows is None else len(rows))
+        result = _store(attempt, stage, out_dir, items=None if rows is None else len(rows))
         if saved is not None:
             saved.remove()
         return result
@@ -97,7 +98,7 @@ def merge(attempt: Attempt) -> StageResult:
     job, place = attempt.job, attempt.place
     records = sorted(place.ledger.shards(job.run_id, job.stage), key=lambda record: int(record.shard))
     _require_all(records)
-    spec = prepare(job.run_id, job.stage, attempt.record.generation).spec
+    stage = prepare(job.run_id, job.stage, attempt.record.generation)
 
     def readers() -> Iterator[ItemReader]:
         for record in records:
@@ -107,7 +108,7 @@ def merge(attempt: Attempt) -> StageResult:
         result = merge_shards(readers(), out_dir)
         if not (out_dir / RESPONSES).exists():
             write_json(out_dir / RESPONSES, result)
-        return _store(attempt, spec, out_dir, items=sum(r.rows.stop - r.rows.start for r in records if r.rows))
+        return _store(attempt, stage, out_dir, items=sum(r.rows.stop - r.rows.start for r in records if r.rows))
 
 
 def result_reader(place: Workplace, run_id: str, stage: str) -> ItemReader:
@@ -122,6 +123,7 @@ def _earlier(attempt: Attempt, stage: Prepared) -> StageResult | None:
         stage.document,
         spec=stage.spec,
         executor=stage.executor,
+        outputs=stage.outputs,
         manifest_of=lambda name: place.store.manifest(_result_prefix(place, run_id, name)),
         open_url=open_input,
     )
@@ -135,25 +137,23 @@ def _rows(inputs: Inputs | None, record: ShardRecord) -> InputSlice | None:
     return inputs.slice(record.rows.start, record.rows.stop, record.rows.offset)
 
 
-def _store(attempt: Attempt, spec: StageSpec, out_dir: Path, *, items: int | None) -> StageResult:
+def _store(attempt: Attempt, stage: Prepared, out_dir: Path, *, items: int | None) -> StageResult:
     place = attempt.place
     attempt.require_claim()
     if attempt.whole:
-        _drop_unwanted(out_dir, spec.output.artifacts)
-        if spec.output.destination is not None:
-            deliver(out_dir, spec.output.destination, store=place.store, settings=place.settings)
+        stage.outputs.complete(out_dir, lambda path: place.store.url_of(f"{attempt.prefix}/{path}"))
+        if stage.spec.output.destination is not None:
+            deliver(out_dir, stage.spec.output.destination, attempt=attempt)
     place.store.put_dir(out_dir, attempt.prefix, move=True)
     return StageResult(prefix=attempt.prefix, items=items)
 
 
-def _drop_unwanted(out_dir: Path, wanted: tuple[str, ...] | None) -> None:
-    """Leave only the files that `output.artifacts` names, and `responses.json`."""
-    if not wanted:
-        return
-    for path in [path for path in out_dir.rglob("*") if path.is_file()]:
-        name = path.relative_to(out_dir).as_posix()
-        if name != RESPONSES and not any(fnmatch.fnmatch(name, pattern) for pattern in wanted):
-            path.unlink()
+def _referenced(place: Workplace, job: StageJob, executor: Executor) -> frozenset[str]:
+    """The fields of the stage's result that other stages of the run refer to; asked where some are addresses."""
+    if not executor.artifact_fields:
+        return frozenset()
+    stages = place.ledger.run(job.run_id).stages
+    return fields_referred_to(job.stage, (place.ledger.stage_job(job.run_id, name).document for name in stages))
 
 
 def _require_all(records: list[ShardRecord]) -> None:

@@ -20,9 +20,13 @@ class Destination(SpecModel):
         None, description="Directory, under the results root; an absolute one needs an operator's `MLOC_OUTPUT_ROOTS`."
     )
     url: Text | None = Field(None, description="`s3://bucket/prefix` or `http://` address.")
-    method: Literal["POST", "PUT"] = Field("POST", description="`POST` sends forms, `PUT` each file to its path below `url`.")
+    method: Literal["POST", "PUT"] = Field(
+        "POST", description="`POST` sends forms, `PUT` each file to its path below `url`."
+    )
     headers: dict[str, str] = Field({}, description="HTTP headers of the upload.")
-    timeout_sec: Seconds | None = Field(None, description="Longest wait for the server to answer, or to take more; default 60 s.")
+    timeout_sec: Seconds | None = Field(
+        None, description="Longest wait for the server to answer, or to take more; default 60 s."
+    )
 
     @model_validator(mode="before")
     @classmethod

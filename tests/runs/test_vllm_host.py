@@ -28,6 +28,7 @@ MODEL = {
 }
 CAPITALS = {"France": "Paris", "Italy": "Rome", "Greece": "Athens", "Egypt": "Cairo"}
 WAIT_SEC = 400
+PLUGINS = Path(__file__).parents[1] / "plugins"
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,7 @@ def threads(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
     """A worker of four threads."""
     before = dict(os.environ)
     os.environ.update(MLOC_SAVE_ROWS_SEC="0.5", OMP_WAIT_POLICY="PASSIVE", VLLM_CPU_KVCACHE_SPACE="1")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(PLUGINS), os.environ.get("PYTHONPATH", "")])
     log = tmp_path_factory.mktemp("threads") / "worker.log"
     worker = LocalWorker(("cpu", "inference"), log=log, concurrency=4, options=("-P", "threads", "-n", "threads@test"))
     worker.start()
@@ -123,3 +125,22 @@ def test_a_cancelled_run_leaves_the_engine_to_the_others(threads: LocalWorker) -
     assert long.wait(60) is State.CANCELLED
     done(submit_yaml(document(["Hello"])))
     assert host is None or [each.pid for each in hosts(threads)] == [host.pid]
+
+
+def test_an_adapter_comes_out_of_an_earlier_stage_s_result(
+    threads: LocalWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(PLUGINS))
+    stages: list[dict[str, Any]] = []
+    for seed in (1, 2):
+        adapter = {"name": "style", "url": f"${{train{seed}.result.final_lora_url}}"}
+        inference = document(["Describe the sea."])["spec"]
+        stages += [
+            {"name": f"train{seed}", "dependsOn": [], "taskType": "adapter", "seed": seed},
+            {"name": f"answer{seed}", "dependsOn": [], **inference, "model": {**MODEL, "adapters": [adapter]}},
+        ]
+    workflow = {"apiVersion": "mloc/v1", "kind": "Workflow", "metadata": {"name": "adapters"}}
+    run = done(submit_yaml({**workflow, "spec": {"stages": stages}}))
+    first, second = (run.result(stage=f"answer{seed}")["items"][0]["output"] for seed in (1, 2))
+    assert first != second, "each stage has its own adapter"
+    assert len(hosts(threads)) == 1, "adapters share an engine"

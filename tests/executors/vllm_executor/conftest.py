@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from vllm_runs import HIDDEN, Runs
 
 from mloc_tasks.executors.vllm import VllmExecutor
+from tests.plugins.mloc_test_adapter import write_adapter
 
 
 @pytest.fixture(scope="module")
@@ -25,21 +24,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 @pytest.fixture
 def make_adapter(tmp_path: Path) -> Callable[..., str]:
     """Makes a LoRA adapter of strong random weights in a directory, as PEFT saves it, and gives its path."""
-    torch: Any = pytest.importorskip("torch")
-    from safetensors.torch import save_file
+    pytest.importorskip("torch")
 
     def make(name: str, *, seed: int, rank: int = 8, width: int = HIDDEN) -> str:
-        generator = torch.Generator().manual_seed(seed)
-        folder = tmp_path / name
-        folder.mkdir()
-        config = {"peft_type": "LORA", "r": rank, "lora_alpha": 16, "target_modules": ["q_proj"], "bias": "none"}
-        (folder / "adapter_config.json").write_text(json.dumps({**config, "task_type": "CAUSAL_LM"}))
-        layer = "base_model.model.model.layers.0.self_attn.q_proj"
-        weights = {
-            f"{layer}.lora_A.weight": torch.randn(rank, width, generator=generator),
-            f"{layer}.lora_B.weight": torch.randn(HIDDEN, rank, generator=generator),
-        }
-        save_file(weights, folder / "adapter_model.safetensors")
-        return str(folder)
+        return str(write_adapter(tmp_path / name, seed=seed, rank=rank, width=width))
 
     return make

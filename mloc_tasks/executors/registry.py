@@ -27,6 +27,7 @@ VLLM = "mloc_tasks.executors.vllm:VllmExecutor"
 TRANSFORMERS = "mloc_tasks.executors.transformers:TransformersExecutor"
 EMBEDDING = "mloc_tasks.executors.embedding:EmbeddingExecutor"
 VLLM_EMBEDDING = "mloc_tasks.executors.embedding:VllmEmbeddingExecutor"
+SFT = "mloc_tasks.executors.trl:SftExecutor"
 STRUCTURED_OUTPUT = ("json_schema", "regex", "choice")
 
 # Kept here as well as in our package metadata, so that a checkout that is not installed finds them too.
@@ -35,10 +36,13 @@ BUILT_IN: Mapping[str, str] = {
     "inference": TRANSFORMERS,  # or vLLM: see `_inference_target`
     "evaluate": "mloc_tasks.executors.evaluate:EvaluateExecutor",
     "embedding": EMBEDDING,  # or vLLM: see `_embedding_target`
+    "sft": SFT,
+    "lora_sft": SFT,
+    "dpo": "mloc_tasks.executors.trl:DpoExecutor",
 }
 
 # Task types that the language knows and whose executor a later version brings.
-PLANNED = frozenset({"sft", "lora_sft", "dpo", "ppo", "grpo", "reward"})
+PLANNED = frozenset({"ppo", "grpo", "reward"})
 
 
 @dataclass(frozen=True, kw_only=True)

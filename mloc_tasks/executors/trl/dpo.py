@@ -1,0 +1,44 @@
+"""Direct preference optimization (Rafailov et al. 2023): the better of two answers becomes the likelier one."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mloc_tasks.executors.training.loading import Trainee, load_model
+from mloc_tasks.executors.training.tokens import formatted, row_format
+from mloc_tasks.executors.trl.arguments import DPO, Method
+from mloc_tasks.executors.trl.executor import TrlExecutor
+
+if TYPE_CHECKING:
+    from mloc_tasks.executors.base import Rows, Task, TrainingRow
+
+
+class DpoExecutor(TrlExecutor):
+    """`dpo`. The reference is the model that the stage starts from.
+
+    With a new adapter that is the same model with the adapter switched off; with the adapter of `checkpoint.load`, a
+    frozen copy of the adapter; only when all weights are trained a second model is in memory.
+    """
+
+    name: ClassVar[str] = "dpo"
+    method: ClassVar[Method] = DPO
+
+    def rows(self, inputs: Rows[TrainingRow], task: Task, trainee: Trainee) -> Iterable[TrainingRow]:
+        separator = None if task.spec.data is None else task.spec.data.separator
+        return formatted(inputs, row_format(trainee.tokenizer, separator=separator))
+
+    def trainer_arguments(self, task: Task, trainee: Trainee) -> dict[str, Any]:
+        if trainee.adapts:
+            if trainee.lora is None:
+                # TRL adds an adapter `ref` as the reference. It must not go into checkpoints: transformers would load
+                # it from there and forget the trained one.
+                save = trainee.model.save_pretrained
+                trainee.model.save_pretrained = functools.partial(save, selected_adapters=["default"])
+            return {}
+        arguments = {} if task.spec.training is None else task.spec.training.model_extra or {}
+        if arguments.get("precompute_ref_log_probs"):
+            return {}  # computed by the model itself, before it is trained
+        # Left to itself TRL would load what the model's config names, which lacks what was merged into it.
+        return {"ref_model": load_model(task.spec, trainee.files, trainee.precision)}

@@ -22,7 +22,7 @@ from mloc_tasks.artifacts import ArtifactStore
 from mloc_tasks.data.items import JOURNAL, RESPONSES, ItemReader
 from mloc_tasks.data.merge import merge_shards
 from mloc_tasks.errors import StoreError
-from mloc_tasks.executors.base import InputSlice, Item, write_json
+from mloc_tasks.executors.base import InputSlice, Row, write_json
 
 logger = logging.getLogger("mloc.attempt")
 
@@ -147,7 +147,7 @@ class RemainingRows:
     def __len__(self) -> int:
         return len(self._rows) - self._done
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[Row]:
         return islice(iter(self._rows), self._done, None)
 
 

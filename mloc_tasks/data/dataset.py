@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from mloc_tasks.data.formats import EXTENSIONS
-from mloc_tasks.data.rows import item_of, prompt_column
+from mloc_tasks.data.rows import PromptReading, Reading
 from mloc_tasks.data.source import RowSource
 from mloc_tasks.errors import InputError, InputUnavailableError
-from mloc_tasks.executors.base import Item
+from mloc_tasks.executors.base import Row
 
 
 class DatasetRows(RowSource):
-    """`{type: dataset, url, name, split, column, shuffle, seed, max_samples}`.
+    """`{type: dataset, url, name, split, shuffle, seed, max_samples}`.
 
     Args:
         url: a name on the hub, a local folder of data files, one saved by `save_to_disk`, or a single data file.
         config: the dataset's configuration.
         split: a split or a slice of one, `train[:1%]`.
         revision: branch, tag or commit on the hub.
-        column: the prompt column; None: `messages`, `prompt`, `text`, or the only one.
+        reading: what is made of each row.
         shuffle_seed: shuffle the rows by this seed; None leaves their order.
         max_samples: only the first so many rows, after the shuffle.
     """
@@ -34,7 +34,7 @@ class DatasetRows(RowSource):
         config: str | None = None,
         split: str = "train",
         revision: str | None = None,
-        column: str | None = None,
+        reading: Reading | None = None,
         shuffle_seed: int | None = None,
         max_samples: int | None = None,
     ) -> None:
@@ -42,7 +42,7 @@ class DatasetRows(RowSource):
         self._config = config
         self._split = split
         self._revision = revision
-        self._column = column
+        self._reading = reading or PromptReading()
         self._shuffle_seed = shuffle_seed
         self._max_samples = max_samples
 
@@ -50,18 +50,19 @@ class DatasetRows(RowSource):
         rows = len(self._table)
         return rows if limit is None else min(rows, limit)
 
-    def rows(self, start: int, stop: int, offset: int | None = None) -> Iterator[Item]:
+    def rows(self, start: int, stop: int, offset: int | None = None) -> Iterator[Row]:
         stop = min(stop, len(self._table))
+        place = self._place()
         for position, row in enumerate(self._table.select(range(start, stop)), start):
-            yield item_of(row, self._prompt, lambda at=position: f"{self._place()}, row {at}")  # type: ignore[misc]
-
-    @cached_property
-    def _prompt(self) -> str:
-        return prompt_column(self._loaded.column_names, self._column, self._place)
+            yield self._reading.row(row, partial("{}, row {}".format, place, position))
 
     @cached_property
     def _table(self) -> Any:
-        table = self._loaded.select_columns([self._prompt])
+        names = self._reading.columns(self._loaded.column_names, self._place)
+        table = self._loaded.select_columns(names)
+        for name, feature in table.features.items():
+            if hasattr(feature, "decode_example"):  # an image or a sound: not decoded, it is no text
+                table = table.cast_column(name, type(feature)(decode=False))
         if self._shuffle_seed is not None:
             table = table.shuffle(seed=self._shuffle_seed)
         if self._max_samples is not None:

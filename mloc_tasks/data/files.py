@@ -7,12 +7,13 @@ from itertools import accumulate, islice
 
 from mloc_tasks.data.formats import FileFormat, Scan, file_format, format_name
 from mloc_tasks.data.locate import DataFile, OpenUrl, find_files
+from mloc_tasks.data.rows import PromptReading, Reading
 from mloc_tasks.data.source import RowSource
-from mloc_tasks.executors.base import Item
+from mloc_tasks.executors.base import Row
 
 
 class FileRows(RowSource):
-    """`{type: file, url, format, column}`: the rows of a file, or of all files of a glob in the order of their names.
+    """`{type: file, url, format}`: the rows of a file, or of all files of a glob in the order of their names.
 
     Offsets are bytes into all files put together; local and other seekable line formats and CSV have them. They come
     from the pass that counted, which remembers the position of every thousandth row.
@@ -20,14 +21,20 @@ class FileRows(RowSource):
     Args:
         url: a path, a glob, or a file://, s3://, http(s):// address.
         format: jsonl, json, csv, parquet or text; None: each file's extension tells.
-        column: the prompt column; None: `messages`, `prompt`, `text`, or the only one.
+        reading: what is made of each row.
     """
 
     def __init__(
-        self, url: str, *, format: str | None = None, column: str | None = None, open_url: OpenUrl | None = None
+        self,
+        url: str,
+        *,
+        format: str | None = None,
+        reading: Reading | None = None,
+        open_url: OpenUrl | None = None,
     ) -> None:
+        reading = reading or PromptReading()
         self._files = find_files(url, open_url=open_url)
-        self._formats = [file_format(format or format_name(file.name), column) for file in self._files]
+        self._formats = [file_format(format or format_name(file.name), reading) for file in self._files]
         self._scans: list[Scan | None] = [None] * len(self._files)
 
     def count(self, limit: int | None = None) -> int:
@@ -41,7 +48,7 @@ class FileRows(RowSource):
                 total += form.scan(file, limit - total).count
         return total if limit is None else min(total, limit)
 
-    def rows(self, start: int, stop: int, offset: int | None = None) -> Iterator[Item]:
+    def rows(self, start: int, stop: int, offset: int | None = None) -> Iterator[Row]:
         return islice(self._begin(start) if offset is None else self._begin_at(offset), stop - start)
 
     def offsets(self, starts: Sequence[int]) -> list[int | None]:
@@ -60,7 +67,7 @@ class FileRows(RowSource):
             found.append(None if byte is None else before[number] + byte)
         return found
 
-    def _begin(self, start: int) -> Iterator[Item]:
+    def _begin(self, start: int) -> Iterator[Row]:
         last = len(self._files) - 1
         for number, (file, form) in enumerate(self._pairs()):
             if start and number < last:
@@ -71,7 +78,7 @@ class FileRows(RowSource):
             yield from form.rows(file, start)
             start = 0
 
-    def _begin_at(self, offset: int) -> Iterator[Item]:
+    def _begin_at(self, offset: int) -> Iterator[Row]:
         before = self._bytes_before() or [0]
         first = max(number for number, size in enumerate(before) if size <= offset)
         yield from self._formats[first].rows(self._files[first], byte=offset - before[first])

@@ -11,9 +11,8 @@ from typing import BinaryIO
 from mloc_tasks.data.format_lines import MAX_LINE_BYTES, decoded, lines_of, place
 from mloc_tasks.data.formats import MARK_EVERY, FileFormat, Scan
 from mloc_tasks.data.locate import DataFile
-from mloc_tasks.data.rows import prompt_column
 from mloc_tasks.errors import InputError
-from mloc_tasks.executors.base import Item
+from mloc_tasks.executors.base import Row
 
 Record = tuple[int, list[str]]
 """The byte at which a record begins, and its fields."""
@@ -27,19 +26,19 @@ class CsvFormat(FileFormat):
         with file.open() as handle:
             records = _records(file, handle)
             if (header := next(records, None)) is not None:
-                self._position(file, header[1])
+                self._columns(file, header[1])
                 for byte, _ in islice(records, limit):
                     scan.see(byte)
         return scan
 
-    def rows(self, file: DataFile, start: int = 0, byte: int | None = None) -> Iterator[Item]:
+    def rows(self, file: DataFile, start: int = 0, byte: int | None = None) -> Iterator[Row]:
         with file.open() as handle:
             records = _records(file, handle)
             header = next(records, None)
             if header is None:
                 return
             names = header[1]
-            position = self._position(file, names)
+            columns = [(name, names.index(name)) for name in self._columns(file, names)]
             if byte is not None:
                 records, start = _records(file, handle, byte), 0
             for at, fields in islice(records, start, None):
@@ -48,7 +47,7 @@ class CsvFormat(FileFormat):
                         f"{place(file, at)}: {len(fields)} fields under {len(names)} column names",
                         hint='quote fields that hold commas or newlines: "like, this"',
                     )
-                yield fields[position]
+                yield self.reading.row({name: fields[column] for name, column in columns}, partial(place, file, at))
 
     def byte_of(self, file: DataFile, row: int, scan: Scan) -> int | None:
         with file.open() as handle:
@@ -57,8 +56,8 @@ class CsvFormat(FileFormat):
             mark, further = divmod(row, MARK_EVERY)
             return next(islice(_records(file, handle, scan.marks[mark]), further, None))[0]
 
-    def _position(self, file: DataFile, names: list[str]) -> int:
-        return names.index(prompt_column(names, self.column, lambda: file.name))
+    def _columns(self, file: DataFile, names: list[str]) -> list[str]:
+        return self.reading.columns(names, lambda: file.name)
 
 
 def _records(file: DataFile, handle: BinaryIO, byte: int = 0) -> Iterator[Record]:

@@ -8,9 +8,8 @@ from functools import partial
 
 from mloc_tasks.data.formats import FileFormat, Scan
 from mloc_tasks.data.locate import DataFile
-from mloc_tasks.data.rows import item_of
 from mloc_tasks.errors import InputError
-from mloc_tasks.executors.base import Item
+from mloc_tasks.executors.base import Row
 
 MAX_JSON_BYTES = 32 * 2**20
 
@@ -21,16 +20,16 @@ class JsonFormat(FileFormat):
     def scan(self, file: DataFile, limit: int | None = None) -> Scan:
         elements = self._elements(file)
         if elements:
-            self._item(file, 0, elements[0])
+            self._row(file, 0, elements[0])
         return Scan(count=len(elements) if limit is None else min(len(elements), limit))
 
-    def rows(self, file: DataFile, start: int = 0, byte: int | None = None) -> Iterator[Item]:
+    def rows(self, file: DataFile, start: int = 0, byte: int | None = None) -> Iterator[Row]:
         elements = self._elements(file)
         for position in range(start, len(elements)):
-            yield self._item(file, position, elements[position])
+            yield self._row(file, position, elements[position])
 
-    def _item(self, file: DataFile, position: int, element: object) -> Item:
-        return item_of(element, self.column, partial("{}, element {}".format, file.name, position))
+    def _row(self, file: DataFile, position: int, element: object) -> Row:
+        return self.reading.row(element, partial("{}, element {}".format, file.name, position))
 
     def _elements(self, file: DataFile) -> list[object]:
         with file.open() as handle:

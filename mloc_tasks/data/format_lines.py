@@ -11,9 +11,8 @@ from typing import BinaryIO
 
 from mloc_tasks.data.formats import MARK_EVERY, FileFormat, Scan
 from mloc_tasks.data.locate import DataFile
-from mloc_tasks.data.rows import item_of
 from mloc_tasks.errors import InputError
-from mloc_tasks.executors.base import Item
+from mloc_tasks.executors.base import Row
 
 MAX_LINE_BYTES = 64 * 2**20
 """A longer line is a file of another format, and is not read into memory to find out."""
@@ -49,22 +48,22 @@ class LineFormat(FileFormat):
     """Rows that are lines; a subclass says what a line holds."""
 
     @abstractmethod
-    def _item(self, line: bytes, where: Callable[[], str]) -> Item: ...
+    def _row(self, line: bytes, where: Callable[[], str]) -> Row: ...
 
     def scan(self, file: DataFile, limit: int | None = None) -> Scan:
         scan = Scan()
         with file.open() as handle:
             for byte, line in islice(self._rows(file, handle), limit):
                 if scan.count == 0:
-                    self._item(line, partial(place, file, byte))
+                    self._row(line, partial(place, file, byte))
                 scan.see(byte)
         return scan
 
-    def rows(self, file: DataFile, start: int = 0, byte: int | None = None) -> Iterator[Item]:
+    def rows(self, file: DataFile, start: int = 0, byte: int | None = None) -> Iterator[Row]:
         with file.open() as handle:
             rows = self._rows(file, handle, byte or 0)
             for at, line in islice(rows, 0 if byte is not None else start, None):
-                yield self._item(line, partial(place, file, at))
+                yield self._row(line, partial(place, file, at))
 
     def byte_of(self, file: DataFile, row: int, scan: Scan) -> int | None:
         with file.open() as handle:
@@ -81,21 +80,21 @@ class LineFormat(FileFormat):
 class JsonLinesFormat(LineFormat):
     """A JSON value per line: a mapping of columns, a string, or a chat."""
 
-    def _item(self, line: bytes, where: Callable[[], str]) -> Item:
+    def _row(self, line: bytes, where: Callable[[], str]) -> Row:
         try:
             row = json.loads(line.decode())
         except (ValueError, RecursionError) as error:
             array = line.lstrip()[:1] == b"["
             hint = "a JSON array of rows? set data.format: json" if array else "each line must be one JSON value"
             raise InputError(f"{where()}: not JSON: {error}", hint=hint) from error
-        return item_of(row, self.column, where)
+        return self.reading.row(row, where)
 
 
 class TextFormat(LineFormat):
-    """A prompt per line."""
+    """A text per line."""
 
-    def _item(self, line: bytes, where: Callable[[], str]) -> Item:
-        return decoded(line, where).rstrip("\r\n")
+    def _row(self, line: bytes, where: Callable[[], str]) -> Row:
+        return self.reading.row(decoded(line, where).rstrip("\r\n"), where)
 
 
 def decoded(line: bytes, where: Callable[[], str]) -> str:

@@ -1,4 +1,4 @@
-"""Parquet: counted from its metadata, streamed by row group, only the prompt column read."""
+"""Parquet: counted from its metadata, streamed by row group, only the needed columns read."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import Any
 
 from mloc_tasks.data.formats import FileFormat, Scan
 from mloc_tasks.data.locate import DataFile
-from mloc_tasks.data.rows import item_of, prompt_column
 from mloc_tasks.errors import InputError
-from mloc_tasks.executors.base import Item
+from mloc_tasks.executors.base import Row
 
 BATCH_ROWS = 1024
 
@@ -23,22 +22,22 @@ class ParquetFormat(FileFormat):
 
     def scan(self, file: DataFile, limit: int | None = None) -> Scan:
         with _table(file) as table:
-            prompt_column(table.schema_arrow.names, self.column, lambda: file.name)
+            self.reading.columns(table.schema_arrow.names, lambda: file.name)
             count = table.metadata.num_rows
         return Scan(count=count if limit is None else min(count, limit))
 
-    def rows(self, file: DataFile, start: int = 0, byte: int | None = None) -> Iterator[Item]:
+    def rows(self, file: DataFile, start: int = 0, byte: int | None = None) -> Iterator[Row]:
         with _table(file) as table:
-            name = prompt_column(table.schema_arrow.names, self.column, lambda: file.name)
+            names = self.reading.columns(table.schema_arrow.names, lambda: file.name)
             position, group = 0, 0
             while group < table.num_row_groups and position + _rows(table, group) <= start:
                 position += _rows(table, group)
                 group += 1
             groups = range(group, table.num_row_groups)
-            for batch in table.iter_batches(BATCH_ROWS, row_groups=groups, columns=[name]):
+            for batch in table.iter_batches(BATCH_ROWS, row_groups=groups, columns=names):
                 first = max(start - position, 0)
-                for row, value in enumerate(batch.column(0)[first:].to_pylist(), position + first):
-                    yield item_of({name: value}, name, partial("{}, row {}".format, file.name, row))
+                for row, value in enumerate(batch.slice(min(first, batch.num_rows)).to_pylist(), position + first):
+                    yield self.reading.row(value, partial("{}, row {}".format, file.name, row))
                 position += batch.num_rows
 
 

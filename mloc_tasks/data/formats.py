@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mloc_tasks.data.locate import DataFile
+from mloc_tasks.data.rows import Reading
 from mloc_tasks.errors import InputError
-from mloc_tasks.executors.base import Item
+from mloc_tasks.executors.base import Row
 
 MARK_EVERY = 1024
 """Rows between two remembered byte positions: 8 bytes for each thousand rows, at most a thousand rows re-read."""
@@ -30,17 +31,17 @@ class Scan:
 
 
 class FileFormat(ABC):
-    """How rows stand in a file. `column` is the prompt column, or None for the usual one."""
+    """How rows stand in a file, and what is made of each (`reading`)."""
 
-    def __init__(self, column: str | None = None) -> None:
-        self.column = column
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
 
     @abstractmethod
     def scan(self, file: DataFile, limit: int | None = None) -> Scan:
-        """Count the rows, up to `limit`. Raises InputError also for a prompt column that the file does not have."""
+        """Count the rows, up to `limit`. Raises InputError also for a column that the file does not have."""
 
     @abstractmethod
-    def rows(self, file: DataFile, start: int = 0, byte: int | None = None) -> Iterator[Item]:
+    def rows(self, file: DataFile, start: int = 0, byte: int | None = None) -> Iterator[Row]:
         """The rows from `start` on; with `byte`, from the row that begins there (and `start` is not looked at)."""
 
     def byte_of(self, file: DataFile, row: int, scan: Scan) -> int | None:
@@ -70,7 +71,7 @@ def format_name(file_name: str) -> str:
     raise InputError(f"{file_name}: its name does not tell its format", hint=f"set data.format to one of {formats}")
 
 
-def file_format(name: str, column: str | None) -> FileFormat:
+def file_format(name: str, reading: Reading) -> FileFormat:
     """The format of that name. Raises InputError for an unknown one."""
     from mloc_tasks.data.format_csv import CsvFormat
     from mloc_tasks.data.format_json import JsonFormat
@@ -86,4 +87,4 @@ def file_format(name: str, column: str | None) -> FileFormat:
     }
     if name not in classes:
         raise InputError(f"data.format {name!r} is not known", hint=f"set it to one of {', '.join(classes)}")
-    return classes[name](column)
+    return classes[name](reading)

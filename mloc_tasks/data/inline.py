@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
-from mloc_tasks.data.rows import item_of
+from mloc_tasks.data.rows import PromptReading, Reading
 from mloc_tasks.data.source import RowSource
-from mloc_tasks.executors.base import Item
+from mloc_tasks.executors.base import Row
 
 
 class InlineRows(RowSource):
-    """`data.prompts`, `inference.prompts` or `{type: list, items}`: strings, chats, or mappings with a prompt column.
+    """`data.prompts`, `inference.prompts`, `{type: list, items}` or `preferences`: strings, chats, or mappings.
 
     Args:
         rows: the list.
         path: where it stands in the spec, for errors.
-        column: the prompt column of rows that are mappings.
+        reading: what is made of each row.
     """
 
-    def __init__(self, rows: Sequence[object], *, path: str, column: str | None = None) -> None:
+    def __init__(self, rows: Sequence[object], *, path: str, reading: Reading | None = None) -> None:
         self._rows = rows
         self._path = path
-        self._column = column
+        self._reading = reading or PromptReading()
 
     def count(self, limit: int | None = None) -> int:
         return len(self._rows) if limit is None else min(len(self._rows), limit)
 
-    def rows(self, start: int, stop: int, offset: int | None = None) -> Iterator[Item]:
+    def rows(self, start: int, stop: int, offset: int | None = None) -> Iterator[Row]:
         for position in range(start, min(stop, len(self._rows))):
-            yield item_of(self._rows[position], self._column, lambda at=position: f"{self._path}[{at}]")  # type: ignore[misc]
+            yield self._reading.row(self._rows[position], partial("{}[{}]".format, self._path, position))

@@ -9,13 +9,15 @@ from mloc_tasks.data.dataset import DatasetRows
 from mloc_tasks.data.files import FileRows
 from mloc_tasks.data.inline import InlineRows
 from mloc_tasks.data.items import ItemReader
+from mloc_tasks.data.rows import PromptReading, Reading
 from mloc_tasks.data.scored import scored_rows
 from mloc_tasks.data.selection import FirstRows, ShuffledRows
 from mloc_tasks.data.source import RowSource
 from mloc_tasks.data.stage import StageRows
 from mloc_tasks.data.template import Column, TemplateRows
+from mloc_tasks.data.training_rows import training_reading
 from mloc_tasks.errors import InputError
-from mloc_tasks.executors.base import Item
+from mloc_tasks.executors.base import Row
 from mloc_tasks.spec.model.data import Columns, DatasetData, FileData, GraphTemplateData, ListData, Selection, StageData
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class RowSlice:
     def __len__(self) -> int:
         return self._stop - self.start
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[Row]:
         """Raises InputError after the last row when there are fewer than there were when they were counted."""
         number = 0
         for row in self._source.rows(self.start, self._stop, self._offset):
@@ -98,19 +100,25 @@ def open_inputs(
         raise InputError("the stage has no inputs", hint="give it `data`, or `inference.prompts`")
     if spec.task_type == "evaluate":
         return Inputs(_chosen(scored_rows(spec, upstream=upstream, open_url=open_url), data))
+    trains = training_reading(spec.task_type, data)
+    column = data.column or data.prompt_column
+    reading = trains or PromptReading(column)
     if isinstance(data, GraphTemplateData):
         columns = [Column(column.label, column.node, column.path) for column in data.template.columns]
-        return Inputs(TemplateRows(columns, upstream))
+        return Inputs(TemplateRows(columns, upstream, reading=reading))
     if isinstance(data, DatasetData):
-        return Inputs(_dataset(data))
-    column = data.column or data.prompt_column
+        return Inputs(_dataset(data, reading))
     source: RowSource
     if isinstance(data, ListData):
-        source = InlineRows(data.items, path="spec.data.items", column=column)
+        source = InlineRows(data.items, path="spec.data.items", reading=reading)
     elif isinstance(data, FileData):
-        source = FileRows(data.url, format=data.format, column=column, open_url=open_url)
+        source = FileRows(data.url, format=data.format, reading=reading, open_url=open_url)
     elif isinstance(data, StageData):
-        source = StageRows(upstream(data.stage), field=column or "output")
+        # A model is asked what the stage before it said; it is trained on what that was asked and said.
+        source = StageRows(upstream(data.stage), reading=trains or PromptReading(column or "output"))
+    elif trains is not None:
+        pairs = [pair.model_dump() for pair in data.preferences]
+        source = InlineRows(pairs, path="spec.data.preferences", reading=reading)
     else:
         raise InputError(
             f"data of type {data.type} are no inputs of a {spec.task_type} stage",
@@ -127,13 +135,13 @@ def _chosen(source: RowSource, data: Columns) -> RowSource:
     return source if data.max_samples is None else FirstRows(source, data.max_samples)
 
 
-def _dataset(data: DatasetData) -> DatasetRows:
+def _dataset(data: DatasetData, reading: Reading) -> DatasetRows:
     return DatasetRows(
         data.url,
         config=data.name,
         split=data.split,
         revision=data.revision,
-        column=data.column or data.prompt_column,
+        reading=reading,
         shuffle_seed=(data.seed or 0) if data.shuffle else None,
         max_samples=data.max_samples,
     )

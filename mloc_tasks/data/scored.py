@@ -15,6 +15,7 @@ from mloc_tasks.data.files import FileRows
 from mloc_tasks.data.inline import InlineRows
 from mloc_tasks.data.items import ItemReader
 from mloc_tasks.data.locate import OpenUrl
+from mloc_tasks.data.rows import PromptReading
 from mloc_tasks.data.selection import FirstRows, ShuffledRows
 from mloc_tasks.data.source import RowSource
 from mloc_tasks.errors import InputError, UnresolvedReferenceError
@@ -119,19 +120,20 @@ def _references(evaluate: Evaluate, open_url: OpenUrl | None) -> tuple[Values, C
 
 
 def _stored(given: References, open_url: OpenUrl | None) -> RowSource:
-    url = given.url or ""
+    url, reading = given.url or "", PromptReading(given.column)
     if given.type == "file":
-        return FileRows(url, format=given.format, column=given.column, open_url=open_url)
-    return DatasetRows(url, config=given.name, split=given.split, revision=given.revision, column=given.column)
+        return FileRows(url, format=given.format, reading=reading, open_url=open_url)
+    return DatasetRows(url, config=given.name, split=given.split, revision=given.revision, reading=reading)
 
 
 def _column(data: ListData | FileData | DatasetData, column: str | None, open_url: OpenUrl | None) -> RowSource:
     """One column of all rows; `shuffle` and `max_samples` choose later, among answers with their references."""
+    reading = PromptReading(column)
     if isinstance(data, ListData):
-        return InlineRows(data.items, path="spec.data.items", column=column)
+        return InlineRows(data.items, path="spec.data.items", reading=reading)
     if isinstance(data, FileData):
-        return FileRows(data.url, format=data.format, column=column, open_url=open_url)
-    return DatasetRows(data.url, config=data.name, split=data.split, revision=data.revision, column=column)
+        return FileRows(data.url, format=data.format, reading=reading, open_url=open_url)
+    return DatasetRows(data.url, config=data.name, split=data.split, revision=data.revision, reading=reading)
 
 
 def _as_items(source: RowSource, start: int, stop: int) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 
 from mloc_tasks.data.source import RowSource
-from mloc_tasks.executors.base import Item
+from mloc_tasks.executors.base import Row
 
 
 class FirstRows(RowSource):
@@ -22,7 +22,7 @@ class FirstRows(RowSource):
     def count(self, limit: int | None = None) -> int:
         return self._source.count(self._limit if limit is None else min(limit, self._limit))
 
-    def rows(self, start: int, stop: int, offset: int | None = None) -> Iterator[Item]:
+    def rows(self, start: int, stop: int, offset: int | None = None) -> Iterator[Row]:
         return self._source.rows(start, min(stop, self._limit), offset)
 
     def offsets(self, starts: Sequence[int]) -> list[int | None]:
@@ -52,7 +52,7 @@ class ShuffledRows(RowSource):
     def skipped(self) -> int:
         return self._source.skipped
 
-    def rows(self, start: int, stop: int, offset: int | None = None) -> Iterator[Item]:
+    def rows(self, start: int, stop: int, offset: int | None = None) -> Iterator[Row]:
         positions = self._permutation()[start:stop]
         by_position = sorted(range(len(positions)), key=positions.__getitem__)
         places = array("Q", bytes(8 * len(positions)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
-from mloc_tasks.executors.base import Item
+from mloc_tasks.executors.base import Row
 
 
 class RowSource(ABC):
@@ -16,7 +16,7 @@ class RowSource(ABC):
         """The number of rows, found without holding them; counting may stop at `limit`, which is then the answer."""
 
     @abstractmethod
-    def rows(self, start: int, stop: int, offset: int | None = None) -> Iterator[Item]:
+    def rows(self, start: int, stop: int, offset: int | None = None) -> Iterator[Row]:
         """The rows at positions `start` to `stop`, streamed.
 
         `offset` is what `offsets` said for `start`; with it the source begins there instead of reading up to it.

@@ -27,13 +27,15 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from typing import Any
 
 from mloc_tasks.data.items import ItemReader
+from mloc_tasks.data.rows import PromptReading, Reading
 from mloc_tasks.data.upstream import UpstreamRows
 from mloc_tasks.errors import InputError
-from mloc_tasks.executors.base import Item
+from mloc_tasks.executors.base import Row
 
 DEFAULT_PATH = "items[*].output"
 
@@ -53,9 +55,12 @@ class TemplateRows(UpstreamRows):
     Raises InputError when a path names nothing, or columns have different numbers of rows.
     """
 
-    def __init__(self, columns: Sequence[Column], upstream: Callable[[str], ItemReader]) -> None:
+    def __init__(
+        self, columns: Sequence[Column], upstream: Callable[[str], ItemReader], *, reading: Reading | None = None
+    ) -> None:
         super().__init__()
         readers = {node: upstream(node) for node in dict.fromkeys(column.node for column in columns)}
+        self._reading = reading or PromptReading()
         self._labels = [column.label for column in columns]
         self._values = [_values(column, readers[column.node]) for column in columns]
         self._rows = _common_length(columns, self._values)
@@ -66,15 +71,16 @@ class TemplateRows(UpstreamRows):
     def _may_have_failures(self) -> bool:
         return any(values.may_have_failures() for values in self._values)
 
-    def _from(self, position: int) -> Iterator[Item | None]:
+    def _from(self, position: int) -> Iterator[Row | None]:
         streams = [values.start(position) for values in self._values]
-        for _ in range(position, self._rows):
+        for number in range(position, self._rows):
             texts = [next(stream) for stream in streams]
             if any(text is None for text in texts):
                 yield None
             else:
                 blocks = zip(self._labels, texts, strict=True)
-                yield "\n\n".join(f"{label}:\n{text}" if label else str(text) for label, text in blocks)
+                prompt = "\n\n".join(f"{label}:\n{text}" if label else str(text) for label, text in blocks)
+                yield self._reading.row(prompt, partial("graph_template, row {}".format, number))
 
 
 class _Values(ABC):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from mloc_tasks.data.source import RowSource
-from mloc_tasks.executors.base import Item
+from mloc_tasks.executors.base import Row
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class UpstreamRows(RowSource):
         """False when every position gives a row, so that none has to be looked at to count them."""
 
     @abstractmethod
-    def _from(self, position: int) -> Iterator[Item | None]:
+    def _from(self, position: int) -> Iterator[Row | None]:
         """The row of each upstream position from `position` on."""
 
     @property
@@ -49,7 +49,7 @@ class UpstreamRows(RowSource):
         self._skipped = total - kept
         return kept if limit is None else min(kept, limit)
 
-    def rows(self, start: int, stop: int, offset: int | None = None) -> Iterator[Item]:
+    def rows(self, start: int, stop: int, offset: int | None = None) -> Iterator[Row]:
         if offset is None and not self._may_have_failures():
             offset = start
         if offset is None:
@@ -71,5 +71,5 @@ class UpstreamRows(RowSource):
             row += 1
         return [found.get(start) for start in starts]
 
-    def _kept(self, position: int) -> Iterator[Item]:
+    def _kept(self, position: int) -> Iterator[Row]:
         return (item for item in self._from(position) if item is not None)

@@ -23,7 +23,10 @@ from mloc_tasks.executors.base import (
     Item,
     Reporter,
     RetryableExecutionError,
+    Row,
+    Rows,
     Task,
+    TrainingRow,
 )
 from mloc_tasks.executors.registry import (
     Registration,
@@ -43,7 +46,10 @@ __all__ = [
     "Registration",
     "Reporter",
     "RetryableExecutionError",
+    "Row",
+    "Rows",
     "Task",
+    "TrainingRow",
     "executor_class",
     "executor_for",
     "find",

@@ -7,17 +7,36 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from mloc_tasks.errors import ExecutionError, RetryableExecutionError
 
 if TYPE_CHECKING:
     from mloc_tasks.spec import StageSpec
 
-__all__ = ["ExecutionError", "Executor", "InputSlice", "Item", "Reporter", "RetryableExecutionError", "Task"]
+__all__ = [
+    "ExecutionError",
+    "Executor",
+    "InputSlice",
+    "Item",
+    "Reporter",
+    "RetryableExecutionError",
+    "Row",
+    "Rows",
+    "Task",
+    "TrainingRow",
+]
 
 Item = str | list[dict[str, Any]]
 """One input: a prompt, or a list of chat messages `{"role": ..., "content": ...}`."""
+
+TrainingRow = dict[str, Any]
+"""One row to train on; which keys it has `mloc_tasks.data.training_rows` says."""
+
+Row = Item | dict[str, Any]
+"""One row of any stage: an item where prompts are answered, a mapping where a model is trained or items are scored."""
+
+RowT_co = TypeVar("RowT_co", covariant=True)
 
 
 class Reporter(Protocol):
@@ -30,7 +49,7 @@ class Reporter(Protocol):
     def metrics(self, step: int, values: dict[str, float]) -> None: ...
 
 
-class InputSlice(Protocol):
+class Rows(Protocol[RowT_co]):
     """The rows of a stage's input that one shard works on, streamed.
 
     `start` is the position of the first row in the stage's whole input; iteration gives the rows in order.
@@ -40,7 +59,11 @@ class InputSlice(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Item]: ...
+    def __iter__(self) -> Iterator[RowT_co]: ...
+
+
+InputSlice = Rows[Any]
+"""Rows of whatever kind the stage's task type has. An executor that knows says `Rows[Item]`, `Rows[TrainingRow]`."""
 
 
 class Task(dict[str, Any]):
@@ -50,7 +73,7 @@ class Task(dict[str, Any]):
 
     Attributes:
         spec: the same `spec`, typed.
-        inputs: the shard's rows, or None for a task type without rows (training).
+        inputs: the shard's rows, or None where the stage has none.
         report: progress, log lines and metrics go here.
         run_id, stage, shard, of, attempt: which attempt this is.
         parts: True asks for item files (`items-*.jsonl`) whatever the number of rows: a `gather` will copy them.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mloc_tasks.executors.base import ExecutionError, Executor, InputSlice, Item, Task
+from mloc_tasks.executors.base import ExecutionError, Executor, Item, Rows, Task
 
 MODEL = "echo"
 OWN_FIELDS = frozenset({"ok", "model", "message", "items", "usage"})
@@ -40,7 +40,7 @@ class EchoExecutor(Executor):
 
 
 def _echo_rows(
-    task: Task, inputs: InputSlice, message: str | None, params: Mapping[str, Any], out_dir: Path
+    task: Task, inputs: Rows[Item], message: str | None, params: Mapping[str, Any], out_dir: Path
 ) -> dict[str, Any]:
     from mloc_tasks.data.items import ItemWriter
 

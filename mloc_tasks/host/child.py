@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mloc_tasks.executors.base import Executor, Item, Task, write_json
+from mloc_tasks.executors.base import Executor, Row, Task, write_json
 from mloc_tasks.host.failures import to_frame
 from mloc_tasks.host.frames import Frame, Wire
 from mloc_tasks.host.output import mark_end
@@ -134,7 +134,7 @@ class FileRows:
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[Row]:
         with self._path.open("rb") as lines:
             for line in lines:
                 yield json.loads(line)

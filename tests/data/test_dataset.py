@@ -10,6 +10,7 @@ import pytest
 
 from mloc_tasks.data.dataset import DatasetRows
 from mloc_tasks.data.inputs import Inputs
+from mloc_tasks.data.rows import PromptReading
 from mloc_tasks.errors import InputError
 
 QUESTIONS = [f"question {number}" for number in range(200)]
@@ -36,17 +37,17 @@ def rows(source: DatasetRows) -> list[object]:
 
 
 def test_a_slice_of_a_split_is_counted_and_sliced(folder: str) -> None:
-    inputs = Inputs(DatasetRows(folder, split="train[:10%]", column="question"))
+    inputs = Inputs(DatasetRows(folder, split="train[:10%]", reading=PromptReading("question")))
 
     assert inputs.count() == 20
     assert list(inputs.slice(5, 8)) == QUESTIONS[5:8]
     assert inputs.offsets([0, 5]) == [None, None]
-    assert rows(DatasetRows(folder, split="test", column="question")) == QUESTIONS[:3]
+    assert rows(DatasetRows(folder, split="test", reading=PromptReading("question"))) == QUESTIONS[:3]
 
 
 def test_shuffle_and_max_samples_are_the_same_on_every_worker(folder: str) -> None:
     def source(seed: int) -> DatasetRows:
-        return DatasetRows(folder, column="question", shuffle_seed=seed, max_samples=10)
+        return DatasetRows(folder, reading=PromptReading("question"), shuffle_seed=seed, max_samples=10)
 
     first = rows(source(1))
     assert len(set(map(str, first))) == 10
@@ -74,7 +75,7 @@ def test_a_single_data_file_and_a_saved_dataset_are_datasets_too(tmp_path: Path)
 )
 def test_what_a_dataset_does_not_have_is_named(folder: str, split: str, column: str | None, message: str) -> None:
     with pytest.raises(InputError) as caught:
-        DatasetRows(folder, split=split, column=column).count()
+        DatasetRows(folder, split=split, reading=PromptReading(column)).count()
     assert message in str(caught.value)
     assert not caught.value.retryable
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from mloc_tasks.data.files import FileRows
 from mloc_tasks.data.format_json import MAX_JSON_BYTES
 from mloc_tasks.data.inputs import Inputs
+from mloc_tasks.data.rows import PromptReading
 from mloc_tasks.data.selection import FirstRows, ShuffledRows
 from mloc_tasks.errors import InputError
 
@@ -147,7 +148,7 @@ def test_a_parquet_column_of_chats_is_read(tmp_path: Path) -> None:
 def error_of(path: Path, content: str | bytes, *, column: str | None = None) -> InputError:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError) as caught:
-        rows(FileRows(str(path), column=column))
+        rows(FileRows(str(path), reading=PromptReading(column)))
     return caught.value
 
 
@@ -186,7 +187,7 @@ def test_a_missing_column_is_found_when_counting(tmp_path: Path) -> None:
         path = tmp_path / f"rows.{extension}"
         write(path, PROMPTS[:3])
         with pytest.raises(InputError, match="no column 'q'"):
-            Inputs(FileRows(str(path), column="q")).count()
+            Inputs(FileRows(str(path), reading=PromptReading("q"))).count()
 
 
 def test_a_bad_line_is_numbered_right_when_the_slice_starts_in_the_middle(tmp_path: Path) -> None:

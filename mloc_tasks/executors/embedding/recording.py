@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mloc_tasks.data.items import RESPONSES, ItemWriter
 from mloc_tasks.errors import ExecutionError
-from mloc_tasks.executors.base import InputSlice, Task, write_json
+from mloc_tasks.executors.base import Item, Rows, Task, write_json
 from mloc_tasks.executors.embedding.rows import Embedder
 from mloc_tasks.executors.embedding.vectors import FILE, VectorFile
 from mloc_tasks.executors.generation.failures import FailureLimit
@@ -33,7 +33,7 @@ RESULT_FIELDS = frozenset(
 )
 
 
-def embed_all(task: Task, inputs: InputSlice, encoder: Encoder, out_dir: Path) -> dict[str, Any]:
+def embed_all(task: Task, inputs: Rows[Item], encoder: Encoder, out_dir: Path) -> dict[str, Any]:
     """Make the vectors of a task's rows and write its result.
 
     Raises ExecutionError when the spec asks for more than the model has, or too many rows failed.
@@ -68,7 +68,7 @@ def embed_all(task: Task, inputs: InputSlice, encoder: Encoder, out_dir: Path) -
 
 
 def _write_all(
-    task: Task, inputs: InputSlice, embedder: Embedder, writer: ItemWriter, *, file: VectorFile | None, in_items: bool
+    task: Task, inputs: Rows[Item], embedder: Embedder, writer: ItemWriter, *, file: VectorFile | None, in_items: bool
 ) -> int:
     """Write the items, and the vectors into them, into `file`, or both; returns the tokens that were encoded."""
     settings = task.spec.embedding or Embedding()

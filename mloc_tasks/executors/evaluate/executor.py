@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mloc_tasks.data.items import ItemReader, ItemWriter
 from mloc_tasks.errors import ExecutionError
-from mloc_tasks.executors.base import Executor, InputSlice, Task
+from mloc_tasks.executors.base import Executor, Rows, Task
 from mloc_tasks.executors.evaluate.rows import scorer_of
 from mloc_tasks.executors.evaluate.scores import Mean, Means, Name, nested
 from mloc_tasks.executors.evaluate.tables import SUMMARY, TABLE, write_summary, write_table
@@ -70,14 +70,15 @@ class EvaluateExecutor(Executor):
         return result
 
 
-def _score_all(task: Task, inputs: InputSlice, evaluate: Evaluate, writer: ItemWriter) -> tuple[dict[Name, Mean], int]:
+def _score_all(
+    task: Task, inputs: Rows[dict[str, Any]], evaluate: Evaluate, writer: ItemWriter
+) -> tuple[dict[Name, Mean], int]:
     """Each metric's mean, and how many rows had failed upstream."""
     scorer = scorer_of(evaluate)
     means = Means(scorer.known_names(), zero=evaluate.failed_rows == "zero")
     limit = FailureLimit(evaluate.max_failed_items, rows=len(inputs), setting="evaluate.max_failed_items")
     upstream = 0
-    rows: Any = inputs  # whole items, not prompts
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(inputs, 1):
         item, scores = scorer.score(row, inputs.start + len(writer))
         writer.write(item)
         if scores is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mloc_tasks.errors import ExecutionError
-from mloc_tasks.executors.base import Executor, InputSlice, Task
+from mloc_tasks.executors.base import Executor, Item, Rows, Task
 from mloc_tasks.executors.generation.decoding import decoding_of
 from mloc_tasks.executors.generation.model_files import cache_dir_of
 from mloc_tasks.executors.generation.prompts import encoder_for
@@ -80,7 +80,7 @@ class TransformersExecutor(Executor):
             yield Answerer(loaded=loaded, encoder=encoder, decoding=decoding, limits=limits)
 
 
-def _answer_all(task: Task, inputs: InputSlice, answerer: Answerer, out_dir: Path) -> dict[str, Any]:
+def _answer_all(task: Task, inputs: Rows[Item], answerer: Answerer, out_dir: Path) -> dict[str, Any]:
     done = 0
 
     def answered(rows: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mloc_tasks.errors import ExecutionError, MlocError, RetryableExecutionError
-from mloc_tasks.executors.base import Executor, InputSlice, Task
+from mloc_tasks.executors.base import Executor, Item, Rows, Task
 from mloc_tasks.executors.generation.completions import failed_item
 from mloc_tasks.executors.generation.prompts import PromptEncoder, RowError, encoder_for
 from mloc_tasks.executors.generation.recording import AnswerRecord
@@ -102,7 +102,7 @@ class VllmExecutor(Executor):
             raise
 
 
-def _answer(task: Task, inputs: InputSlice, loaded: LoadedModel, out_dir: Path) -> dict[str, Any]:
+def _answer(task: Task, inputs: Rows[Item], loaded: LoadedModel, out_dir: Path) -> dict[str, Any]:
     engine, spec = loaded.engine, task.spec
     task.report.progress(0, len(inputs))  # the engine is there; from now on others may share it
     sampler = sampler_of(spec.inference)
@@ -123,7 +123,7 @@ def _answer(task: Task, inputs: InputSlice, loaded: LoadedModel, out_dir: Path) 
         return record.finish() if files is None else record.finish(adapter=files.name)
 
 
-def _prompts(inputs: InputSlice, encoder: PromptEncoder, sampler: Sampler) -> Iterator[Prompt | Ready[dict[str, Any]]]:
+def _prompts(inputs: Rows[Item], encoder: PromptEncoder, sampler: Sampler) -> Iterator[Prompt | Ready[dict[str, Any]]]:
     assert encoder.context_length is not None
     for index, row in enumerate(inputs, start=inputs.start):
         try:

@@ -20,6 +20,7 @@ from mloc_tasks.errors import (
     IllegalTransitionError,
     MlocError,
     StaleAttemptError,
+    StoreError,
 )
 from mloc_tasks.ledger import Claim, ClaimStatus, Failure, ShardRecord, StageJob, StageResult, State
 from mloc_tasks.logtail import attempt_log
@@ -39,12 +40,16 @@ OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attempt:
-    """An attempt that has its claim."""
+    """An attempt that has its claim.
+
+    What is in `after_commit` is called once its result counts; a `StoreError` from it is a warning.
+    """
 
     place: Workplace
     job: StageJob
     record: ShardRecord
     report: RunReporter
+    after_commit: list[Callable[[], None]] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
 
     @property
@@ -55,16 +60,17 @@ class Attempt:
     @property
     def prefix(self) -> str:
         """Where the attempt's artifacts go in the store."""
-        return f"{self._shard}/{self.record.attempt}"
+        return f"{self.shard_prefix}/{self.record.attempt}"
 
     @property
-    def _shard(self) -> str:
+    def shard_prefix(self) -> str:
+        """What all artifacts of its shard lie below."""
         return f"{self.job.run_id}/{self.job.stage}/{self.record.shard}"
 
     def remove_earlier(self) -> None:
         """Remove what earlier attempts stored before they were lost. None of them was committed."""
         for entry in self.record.history:
-            self.place.store.delete(f"{self._shard}/{entry['attempt']}")
+            self.place.store.delete(f"{self.shard_prefix}/{entry['attempt']}")
 
     def require_claim(self) -> None:
         """Raise StaleAttemptError when another attempt has taken the shard over, before anything is written for it."""
@@ -173,6 +179,7 @@ def _work_and_commit(attempt: Attempt, work: Work) -> Outcome:
             )
             if job.cache.enabled and attempt.whole and state is State.DONE and result is not None:
                 attempt.place.ledger.remember_result(job.run_id, job.stage, result)
+            _clear_up(attempt)
     except (StaleAttemptError, AttemptCancelledError, BrokerError, IllegalTransitionError):
         raise
     except SystemExit as error:
@@ -184,6 +191,14 @@ def _work_and_commit(attempt: Attempt, work: Work) -> Outcome:
     except Exception as error:  # the boundary: whatever an executor raises is recorded
         return _record_failure(attempt, error)
     return Outcome(verdict=Verdict.SETTLED, state=state)
+
+
+def _clear_up(attempt: Attempt) -> None:
+    for action in attempt.after_commit:
+        try:
+            action()
+        except StoreError as error:
+            logger.warning("%s: what is needed no more stays for now: %s", attempt.prefix, error)
 
 
 def _hand_back(place: Workplace, job: StageJob, worker: str, lacking: tuple[str, ...], returns: int) -> Outcome:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from mloc_tasks import intake
 from mloc_tasks.artifacts import open_store, open_url
 from mloc_tasks.attempt import Attempt
+from mloc_tasks.checkpoint_uploads import CheckpointUploads
 from mloc_tasks.data.inputs import Inputs
 from mloc_tasks.data.items import RESPONSES
 from mloc_tasks.errors import MlocError, StaleAttemptError, StoreError
@@ -42,16 +43,32 @@ class Prepared:
     outputs: Outputs
 
 
-def run_executor(attempt: Attempt, stage: Prepared, rows: InputSlice | None, out_dir: Path) -> SavedRows | None:
+def run_executor(
+    attempt: Attempt,
+    stage: Prepared,
+    rows: InputSlice | None,
+    out_dir: Path,
+    checkpoints: CheckpointUploads | None = None,
+) -> SavedRows | None:
     """Run the stage's executor over `rows`, so that `out_dir` holds what it wrote, and RESPONSES.
 
-    Gives the rows saved on the way, to be removed once the result is stored.
+    `checkpoints`, for an executor that keeps them, go to the store meanwhile. Gives the rows saved on the way, to be
+    removed once the result is stored.
     """
     job, record = attempt.job, attempt.record
     parts = rows is not None and job.scattered and len(rows) >= PARTS_FROM_ROWS
     if not stage.executor.light:
         with _on_this_machine(attempt, stage) as document:
             host = partial(run_hosted, attempt, stage.executor, document, parts=parts, wanted=stage.outputs.wanted)
+            if checkpoints is not None:
+                host(
+                    rows=rows,
+                    out_dir=out_dir,
+                    look_too=checkpoints.look,
+                    checkpoint_dir=checkpoints.checkpoint_dir,
+                    resume_from=checkpoints.resume_from,
+                )
+                return None
             if rows is not None and stage.executor.resumes_rows:
                 return _run_remaining(attempt, stage, rows, host, parts=parts, out_dir=out_dir)
             host(rows=rows, out_dir=out_dir)

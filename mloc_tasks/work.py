@@ -9,6 +9,7 @@ from typing import Any
 
 from mloc_tasks.attempt import Attempt
 from mloc_tasks.cache import earlier_result
+from mloc_tasks.checkpointing import keeping_checkpoints
 from mloc_tasks.data.inputs import Inputs, open_inputs
 from mloc_tasks.data.items import RESPONSES, ItemReader
 from mloc_tasks.data.merge import merge_shards
@@ -58,8 +59,8 @@ def execute(attempt: Attempt) -> StageResult:
     rows = _rows(stage.inputs, record)
     if attempt.whole and (earlier := _earlier(attempt, stage)) is not None:
         return earlier
-    with attempt.place.scratch(job.run_id) as out_dir:
-        saved = run_executor(attempt, stage, rows, out_dir)
+    with attempt.place.scratch(job.run_id) as out_dir, keeping_checkpoints(attempt, stage) as checkpoints:
+        saved = run_executor(attempt, stage, rows, out_dir, checkpoints)
         result = _store(attempt, stage, out_dir, items=None if rows is None else len(rows))
         if saved is not None:
             saved.remove()

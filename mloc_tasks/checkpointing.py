@@ -1,0 +1,97 @@
+"""Attempts of executors that keep checkpoints: from the newest of an earlier attempt to what is left of one's own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from mloc_tasks.attempt import Attempt
+from mloc_tasks.checkpoint_uploads import CheckpointUploads
+from mloc_tasks.errors import AttemptCancelledError, BrokerError, MlocError, StaleAttemptError
+from mloc_tasks.execution import Prepared
+from mloc_tasks.hosting import Watch
+from mloc_tasks.saved_checkpoints import SavedCheckpoints, remove_checkpoints
+from mloc_tasks.saved_rows import rows_key
+
+logger = logging.getLogger("mloc.attempt")
+
+KEEP = 1  # checkpoints in the store, where `training.save_total_limit` says nothing
+CANCELLED_SEC = 3.0  # that the end of a cancelled attempt waits for its last checkpoint
+OWNER = "attempt.json"  # in an attempt's folder: whose it is
+
+
+@contextmanager
+def keeping_checkpoints(attempt: Attempt, stage: Prepared) -> Iterator[CheckpointUploads | None]:
+    """Within the block checkpoints can go to the store; None where the executor keeps none.
+
+    The block ends when the result is stored. When it fails, what is complete on this machine is stored before. The
+    checkpoints are removed once the result counts; those of a stage that failed or was cancelled stay for its next
+    attempt, which may be after `mloc retry` or `mloc resume`. Raises `StoreUnavailableError`.
+    """
+    if stage.executor.light or not stage.executor.keeps_checkpoints:
+        yield None
+        return
+    place, record = attempt.place, attempt.record
+    attempt.after_commit.append(partial(remove_checkpoints, place.store, attempt.shard_prefix))
+    saved = SavedCheckpoints(place.store, attempt.shard_prefix, _key(stage), attempt=record.attempt)
+    with place.scratch(attempt.job.run_id) as folder:
+        _remove_left_folders(attempt, folder)
+        uploads = CheckpointUploads(
+            saved,
+            folder,
+            keep=_keep(stage),
+            holds=partial(
+                place.ledger.holds, attempt.job.run_id, attempt.job.stage, record.shard, attempt=record.attempt
+            ),
+            tell=partial(_tell, attempt),
+        )
+        if record.attempt > 1:
+            uploads.fetch()
+        try:
+            yield uploads
+        except StaleAttemptError:
+            uploads.abandon()
+            raise
+        except AttemptCancelledError:
+            uploads.save_last(lambda: None, within_sec=CANCELLED_SEC)
+            raise
+        except (MlocError, OSError):
+            uploads.save_last(Watch(attempt).look)
+            raise
+        finally:
+            uploads.end()
+
+
+def _key(stage: Prepared) -> str:
+    """What two attempts must agree on to share checkpoints."""
+    executor = [stage.executor.name, stage.executor.version]
+    return rows_key({"document": stage.document, "executor": executor}, stage.upstream)
+
+
+def _keep(stage: Prepared) -> int:
+    limit = getattr(stage.spec.training, "save_total_limit", None)
+    return KEEP if limit is None else max(1, int(limit))
+
+
+def _tell(attempt: Attempt, text: str, level: str) -> None:
+    logger.log(logging.getLevelName(level.upper()), "%s: %s", attempt.prefix, text)
+    with suppress(BrokerError):  # it is in the worker's log
+        attempt.report.log(text, level=level)
+
+
+def _remove_left_folders(attempt: Attempt, folder: Path) -> None:
+    """Remove what earlier attempts at the shard left on this machine when they were killed: gigabytes, perhaps."""
+    owner = {"shard": attempt.shard_prefix, "attempt": attempt.record.attempt}
+    (folder / OWNER).write_text(json.dumps(owner), encoding="utf-8")
+    if owner["attempt"] == 1:
+        return
+    for other in folder.parent.glob(f"*/{OWNER}"):
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            found = json.loads(other.read_text(encoding="utf-8"))
+            if found["shard"] == owner["shard"] and found["attempt"] < attempt.record.attempt:
+                shutil.rmtree(other.parent, ignore_errors=True)

@@ -25,8 +25,9 @@ test: $(VENV)/.ready-test ## the tests: the fast ones, then those that load the 
 	@echo "==> Tests that load the real model (tens of seconds each)"
 	@$(BIN)/python -m pytest -m model
 
-vllm: .venv-vllm/.ready-vllm $(VENV)/.ready-test ## the tests of the vLLM executor on the real model, on vLLM's CPU build (five minutes)
-	@.venv-vllm/bin/python -m pytest -m model tests/executors/vllm_executor tests/executors/embedding
+vllm: .venv-vllm/.ready-vllm $(VENV)/.ready-test ## the tests of the vLLM executor on the real model, on vLLM's CPU build (ten minutes)
+	@.venv-vllm/bin/python -m pytest -m model tests/executors/vllm_executor tests/executors/embedding \
+		tests/test_templates.py::test_a_template_runs_on_vllm
 	@echo "==> A worker of $(VENV) whose vLLM is that of .venv-vllm"
 	@MLOC_PYTHON_VLLM=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest -m model tests/runs/test_vllm_host.py
 

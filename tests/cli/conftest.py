@@ -21,10 +21,13 @@ MLOC = [sys.executable, "-m", "scheduler.cli"]
 Mloc = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+UNWANTED = ("FORCE_COLOR", "COLUMNS")  # a runner of tests may have set them
+
+
 def environment(**changes: str) -> dict[str, str]:
-    """This process's environment, in which the checkout is importable and no colour is forced."""
+    """This process's environment, in which the checkout is importable, and no colour and no width is forced."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    inherited = {name: value for name, value in os.environ.items() if name not in {"FORCE_COLOR", "COLUMNS"}}
+    inherited = {name: value for name, value in os.environ.items() if name not in UNWANTED}
     return {**inherited, "PYTHONPATH": path, **changes}
 
 
@@ -37,6 +40,8 @@ def mloc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mloc]:
     ) -> subprocess.CompletedProcess[str]:
         with monkeypatch.context() as patch:
             patch.chdir(tmp_path)
+            for name in UNWANTED:
+                patch.delenv(name, raising=False)
             for name, value in (env or {}).items():
                 patch.setenv(name, value)
             reset_settings()

@@ -18,7 +18,7 @@ from mloc_tasks.executors import ExecutionError, Executor, RetryableExecutionErr
 class SlowExecutor(Executor):
     """Takes `seconds` for each of its rows and gives them back; with `child: true` beside a process of its own.
 
-    From attempt `quick_from` on, where that is given, it takes no time.
+    From attempt `quick_from` on, where that is given, it takes no time. With `until: FILE` it begins once that exists.
     """
 
     name: ClassVar[str] = "slow"
@@ -29,6 +29,9 @@ class SlowExecutor(Executor):
         assert task.inputs is not None
         if task["spec"].get("child"):
             subprocess.Popen(["sleep", "1000"])
+        if until := task["spec"].get("until"):
+            while not Path(until).exists():
+                time.sleep(0.02)
         quick = task.attempt >= task["spec"].get("quick_from", sys.maxsize)
         with ItemWriter(out_dir, parts=task.parts) as writer:
             for index, row in enumerate(task.inputs, start=task.inputs.start):

@@ -2,6 +2,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+TESTS_AT_ONCE ?= 3
 export PYTHON PIP_ARGS
 
 .DEFAULT_GOAL := help
@@ -12,6 +13,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables:"
 	@echo "  PYTHON=python3.12   the Python (3.11 or newer) that .venv is made with; by default the first found on PATH"
+	@echo "  TESTS_AT_ONCE=3     processes that share the fast tests; most of these wait for workers, brokers and deadlines"
 	@echo "  PIP_ARGS='...'      more arguments for pip install (--index-url, --extra-index-url, --find-links, --no-index ...)."
 	@echo "                      On Linux a package index usually gives torch's CUDA build, several GB: without a GPU,"
 	@echo "                      add PyTorch's own index of CPU builds as --extra-index-url"
@@ -20,8 +22,8 @@ demo: $(VENV)/.ready-demo ## run templates/quickstart.yaml on a real 135M model:
 	@$(BIN)/mloc run templates/quickstart.yaml
 
 test: $(VENV)/.ready-test ## the tests: the fast ones, then those that load the real model
-	@echo "==> Fast tests"
-	@$(BIN)/python -m pytest -m "not model and not chaos"
+	@echo "==> Fast tests, $(TESTS_AT_ONCE) at once"
+	@$(BIN)/python -m pytest -m "not model and not chaos" -n $(TESTS_AT_ONCE) --dist loadfile
 	@echo "==> Tests that load the real model (tens of seconds each)"
 	@$(BIN)/python -m pytest -m model
 

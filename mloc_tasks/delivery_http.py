@@ -16,7 +16,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from mloc_tasks.data.items import RESPONSES
@@ -79,7 +79,9 @@ class _Server:
         shown = f"output.destination: {self._method} {without_secrets(url)}"
         headers = {**self._headers, "Content-Type": content_type, "Content-Length": str(body.size)}
         try:
-            answer = self._pool.request(self._method, url, body=body, headers=headers, redirect=False)
+            answer = self._pool.request(
+                self._method, url, body=cast("IO[bytes]", body), headers=headers, redirect=False
+            )
         except (MaxRetryError, TimeoutError) as error:
             why = error.reason if isinstance(error, MaxRetryError) and error.reason is not None else error
             raise StoreUnavailableError(
@@ -136,11 +138,14 @@ def _form(values: Mapping[str, str], file: BinaryIO, name: str) -> tuple[_Body, 
     from urllib3.filepost import choose_boundary
 
     boundary = choose_boundary()
-    fields = [RequestField(key, value.encode()) for key, value in values.items()]
-    fields.append(RequestField("file", b"", filename=name))
-    for field in fields:
-        field.make_multipart(content_type=_type_of(name) if field is fields[-1] else None)
-    before = b"\r\n".join(f"--{boundary}\r\n{each.render_headers()}".encode() + bytes(each.data) for each in fields)
+    before = b""
+    for key, value in values.items():
+        field = RequestField(key, value)
+        field.make_multipart()
+        before += f"--{boundary}\r\n{field.render_headers()}{value}\r\n".encode()
+    field = RequestField("file", "", filename=name)
+    field.make_multipart(content_type=_type_of(name))
+    before += f"--{boundary}\r\n{field.render_headers()}".encode()
     after = f"\r\n--{boundary}--\r\n".encode()
     return _Body([io.BytesIO(before), file, io.BytesIO(after)]), f"multipart/form-data; boundary={boundary}"
 

@@ -38,7 +38,8 @@ def keeping_checkpoints(attempt: Attempt, stage: Prepared) -> Iterator[Checkpoin
         return
     place, record = attempt.place, attempt.record
     attempt.after_commit.append(partial(remove_checkpoints, place.store, attempt.shard_prefix))
-    saved = SavedCheckpoints(place.store, attempt.shard_prefix, _key(stage), attempt=record.attempt)
+    after = record.base if record.fresh else 0
+    saved = SavedCheckpoints(place.store, attempt.shard_prefix, _key(stage), attempt=record.attempt, after=after)
     with place.scratch(attempt.job.run_id) as folder:
         _remove_left_folders(attempt, folder)
         uploads = CheckpointUploads(

@@ -39,13 +39,15 @@ class SavedCheckpoints:
 
     Args:
         shard: the shard's prefix in the store.
+        after: the attempts up to this number count for nothing: the stage is wanted anew since.
     """
 
-    def __init__(self, store: ArtifactStore, shard: str, key: str, *, attempt: int) -> None:
+    def __init__(self, store: ArtifactStore, shard: str, key: str, *, attempt: int, after: int = 0) -> None:
         self._store = store
         self._root = _root(shard)
         self._key = key
         self._attempt = attempt
+        self._after = after
         self._pruned = False
 
     def fetch(self, target: Path, tell: Tell) -> Saved | None:
@@ -56,8 +58,8 @@ class SavedCheckpoints:
         """
         damaged: set[Saved] = set()
         while True:
-            found = {saved for key, saved in self._all() if key == self._key and saved.attempt < self._attempt}
-            newest = max(found - damaged, default=None)
+            found = {saved for key, saved in self._all() if key == self._key} - damaged
+            newest = max((each for each in found if self._after < each.attempt < self._attempt), default=None)
             if newest is None:
                 return None
             try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +14,8 @@ import pytest
 
 from mloc_tasks.artifacts import ArtifactStore, Manifest, open_store
 from mloc_tasks.artifacts.local import LocalStore
+from mloc_tasks.artifacts.s3 import S3Store
+from mloc_tasks.artifacts.s3_connection import connect
 from mloc_tasks.checkpoint_uploads import CheckpointUploads
 from mloc_tasks.errors import BrokerError, StoreError, StoreUnavailableError
 from mloc_tasks.saved_checkpoints import Saved, SavedCheckpoints, remove_checkpoints, step_name
@@ -146,6 +151,50 @@ def test_a_checkpoint_of_another_document_is_never_taken_and_makes_room(store: A
     assert second.told == [("begins anew: no checkpoint of an earlier attempt is in the store", "info")]
     second.save(5)
     assert stored(store) == ["key/2/5"]
+
+
+def test_of_a_stage_that_is_wanted_anew_earlier_checkpoints_do_not_count(store: ArtifactStore, tmp_path: Path) -> None:
+    Training(store, tmp_path / "one").save(10)
+    assert SavedCheckpoints(store, SHARD, KEY, attempt=2, after=1).fetch(tmp_path / "none", Told()) is None
+    Training(store, tmp_path / "two", attempt=2).save(5)
+    assert SavedCheckpoints(store, SHARD, KEY, attempt=3, after=1).fetch(tmp_path / "there", Told()) == Saved(2, 5)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import mloc_tasks.artifacts.{module} as module
+def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
+module.Manifest = die
+from mloc_tasks.artifacts import open_store
+open_store(sys.argv[1], endpoint_url=sys.argv[2] or None).put_dir(Path(sys.argv[3]), sys.argv[4])
+"""
+
+
+def test_what_a_killed_upload_left_goes_with_the_next_attempt_s_first(store: ArtifactStore, tmp_path: Path) -> None:
+    first = Training(store, tmp_path / "one")
+    first.publish(9)
+    source, prefix = first.uploads.checkpoint_dir / step_name(9), f"{SHARD}/checkpoints/{KEY}/1/{step_name(9)}"
+    endpoint = store.settings.endpoint_url if isinstance(store, S3Store) else None
+    script = KILLED.format(module="s3" if isinstance(store, S3Store) else "local")
+    killed = subprocess.run([sys.executable, "-c", script, store.url, endpoint or "", source, prefix], timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert "/1/" in "".join(everything(store))
+    assert stored(store) == []
+    second = Training(store, tmp_path / "two", attempt=2)
+    second.uploads.fetch()
+    second.save(10)
+    assert stored(store) == ["key/2/10"]
+    assert "/1/" not in "".join(everything(store))
+
+
+def everything(store: ArtifactStore) -> list[str]:
+    """Also what no method of the store shows."""
+    if isinstance(store, LocalStore):
+        return [str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_file()]
+    assert isinstance(store, S3Store)
+    found = connect(store.settings).client.list_objects_v2(Bucket=store.bucket)
+    return [each["Key"] for each in found.get("Contents", ())]
 
 
 def test_a_later_attempt_s_checkpoint_comes_first_and_stays(store: ArtifactStore, tmp_path: Path) -> None:

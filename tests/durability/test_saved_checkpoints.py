@@ -203,6 +203,22 @@ def test_a_paused_worker_that_comes_back_changes_nothing(
     assert not training.saved
 
 
+def test_what_a_killed_worker_left_of_a_stage_that_is_done_goes_with_the_run_s_end(
+    start_worker: StartWorker, store: ArtifactStore, tmp_path: Path
+) -> None:
+    start_worker("one")
+    stage = {"taskType": "checkpointed", "steps": 5, "journal": str(tmp_path / "steps")}
+    run = submit_yaml(
+        document({"stages": [{"name": "train", **stage}, {"name": "after", **stage, "gate": str(tmp_path / "gate")}]})
+    )
+    wait_for_attempt(run, stage="after")
+    left = f"{run.id}/train/0/checkpoints/key/1/step-00000005/weights"
+    store.put_bytes(b"left", left)
+    (tmp_path / "gate").touch()
+    assert run.wait(WAIT_SEC) is State.DONE
+    assert not [info for info in store.list(run.id) if "/checkpoints/" in info.name]
+
+
 def test_a_stage_that_never_failed_leaves_no_checkpoint(
     start_worker: StartWorker, store: ArtifactStore, tmp_path: Path
 ) -> None:
@@ -214,8 +230,8 @@ def test_a_stage_that_never_failed_leaves_no_checkpoint(
     assert [path.name for path in (tmp_path / "results" / training.run.id / "checkpointed" / "0").iterdir()] == ["1"]
 
 
-def test_other_settings_begin_anew(start_worker: StartWorker, store: ArtifactStore, tmp_path: Path) -> None:
-    """A stage run again after its upstream gave another result does not take the checkpoint of before."""
+def test_what_is_wanted_anew_begins_anew(start_worker: StartWorker, store: ArtifactStore, tmp_path: Path) -> None:
+    """`mloc resume --from`; later attempts go on from the checkpoints since, and all go in the end."""
     start_worker("one")
     (tmp_path / "rows").write_text("a\n")
     stages = [
@@ -226,7 +242,8 @@ def test_other_settings_begin_anew(start_worker: StartWorker, store: ArtifactSto
             "steps": 20,
             "every": 5,
             "journal": str(tmp_path / "steps"),
-            "fail": {"1": [12, "final"]},
+            "fail": {"1": [12, "final"], "2": [7, "retryable"]},
+            "retry": {"backoffSeconds": 0.1},
         },
     ]
     run: Run = submit_yaml(document({"stages": stages}))
@@ -234,5 +251,5 @@ def test_other_settings_begin_anew(start_worker: StartWorker, store: ArtifactSto
     run.resume(from_stage="rows")
     assert run.wait(WAIT_SEC) is State.DONE
     result = run.result()
-    assert (result["began_after"], result["learned"]) == (0, learned_after(20))
+    assert (result["began_after"], result["learned"]) == (5, learned_after(20))
     assert not [info for info in store.list(run.id) if "/checkpoints/" in info.name]

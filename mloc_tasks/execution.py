@@ -127,7 +127,8 @@ def _run_remaining(
         attempt.report.before = done
         folders = [before]
         if done < len(rows):
-            _run_saving(host, RemainingRows(rows, done), saved, now)
+            remaining = partial(host, rows_before=done, failed_before=saved.failed)
+            _run_saving(remaining, RemainingRows(rows, done), saved, now)
             folders.append(now)
         put_together(folders, out_dir, start=rows.start, parts=parts)
     return saved

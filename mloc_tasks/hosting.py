@@ -50,10 +50,12 @@ def run_hosted(
     look_too: Callable[[], None] = lambda: None,
     checkpoint_dir: Path | None = None,
     resume_from: Path | None = None,
+    rows_before: int = 0,
+    failed_before: int = 0,
 ) -> dict[str, Any]:
     """Have a host run the executor over `rows`; gives what the result names, the rest lies in `out_dir`.
 
-    `look_too` is called twice a second meanwhile; `checkpoint_dir` and `resume_from` are those of the `Task`.
+    `look_too` is called twice a second meanwhile; the arguments from `checkpoint_dir` on are those of the `Task`.
 
     Raises what the executor raised, and `HostCrashedError`, `AttemptCancelledError`, `AttemptTimeoutError`,
     `StaleAttemptError`.
@@ -85,6 +87,8 @@ def run_hosted(
                 "attempt": attempt.record.attempt,
                 "parts": parts,
                 "wanted": sorted(wanted),
+                "rows_before": rows_before,
+                "failed_before": failed_before,
             },
         }
         with hosts().host(type(executor), key, room=room, look=look) as held:

@@ -52,6 +52,7 @@ class SavedRows:
         self._next = time.monotonic() + every_sec
         self._journal: Path | None = None
         self._read = 0  # bytes of the journal
+        self.failed = 0  # of the rows that `fetch` brought
 
     def fetch(self, folder: Path) -> int:
         """Bring what earlier attempts have saved into `folder`, as a result that `reader` reads; gives its rows."""
@@ -70,6 +71,7 @@ class SavedRows:
         if parts:
             document = {"ok": True, "model": "", "items": [], "items_failed": counts.failed, "items_parts": parts}
             write_json(folder / RESPONSES, {**document, "usage": counts.usage})
+        self.failed = counts.failed
         return self._stop - self._start
 
     def begin(self, out_dir: Path) -> None:

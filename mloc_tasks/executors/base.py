@@ -85,6 +85,8 @@ class Task(dict[str, Any]):
             unchanged, to go on from; None: there is none. It may go once a newer one is published.
         wanted: the result fields of `artifact_fields`, and their archives, that later stages refer to or the output
             asks for: what is expensive to make and not among them may be left out.
+        rows_before, failed_before: the shard's rows that earlier attempts have done, and how many of them failed;
+            `inputs` are the others.
         cancelled: set when the attempt shall end. A concurrent executor looks at it, because its process serves
             others too and is ended only when it does not; an exclusive one's process is ended.
     """
@@ -106,6 +108,8 @@ class Task(dict[str, Any]):
         checkpoint_dir: Path | None = None,
         resume_from: Path | None = None,
         wanted: Collection[str] = (),
+        rows_before: int = 0,
+        failed_before: int = 0,
     ) -> None:
         super().__init__(document)
         self.spec = spec
@@ -121,6 +125,8 @@ class Task(dict[str, Any]):
         self.checkpoint_dir = checkpoint_dir
         self.resume_from = resume_from
         self.wanted = frozenset(wanted)
+        self.rows_before = rows_before
+        self.failed_before = failed_before
         self.cancelled = threading.Event()
 
 

@@ -68,6 +68,15 @@ def test_after_a_crash_of_the_host_only_the_remaining_rows_are_done(start_worker
     assert 0 < skipped < ROWS
 
 
+def test_the_rows_that_may_fail_are_a_share_of_all(start_worker: StartWorker, tmp_path: Path) -> None:
+    worker = start_worker("one")
+    run = submit_yaml(spec(bad_from=30, max_failed=0.25))
+    wait_until_saved(tmp_path / "results", run)
+    kill_host(worker)
+    assert run.wait(WAIT_SEC) is State.DONE
+    assert sum(item.get("ok") is False for item in run.result()["items"]) == 10
+
+
 def test_rows_saved_by_a_worker_that_vanished_are_used_by_another(start_worker: StartWorker, tmp_path: Path) -> None:
     first = start_worker("first")
     run = submit_yaml(spec())

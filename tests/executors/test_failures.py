@@ -24,6 +24,11 @@ def test_one_more_fails_the_stage_with_the_first_error(limit: float, failed: int
         FailureLimit(limit, rows=10).check(items(failed, 10))
 
 
+def test_failures_of_earlier_attempts_count() -> None:
+    with pytest.raises(ExecutionError, match=r"4 of 10 rows failed; inference\.max_failed_items 3 allows 3$"):
+        FailureLimit(3, rows=10, failed=4).check([])
+
+
 def test_failures_add_up_over_windows() -> None:
     limit = FailureLimit(1, rows=10)
     limit.check(items(1, 5))

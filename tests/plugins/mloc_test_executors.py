@@ -13,12 +13,14 @@ from typing import Any, ClassVar
 
 from mloc_tasks.data.items import ItemWriter
 from mloc_tasks.executors import ExecutionError, Executor, RetryableExecutionError, Task
+from mloc_tasks.executors.generation.failures import FailureLimit
 
 
 class SlowExecutor(Executor):
     """Takes `seconds` for each of its rows and gives them back; with `child: true` beside a process of its own.
 
     From attempt `quick_from` on, where that is given, it takes no time. With `until: FILE` it begins once that exists.
+    Rows from `bad_from` on fail, and more of them than the share `max_failed` fail the stage.
     """
 
     name: ClassVar[str] = "slow"
@@ -33,10 +35,17 @@ class SlowExecutor(Executor):
             while not Path(until).exists():
                 time.sleep(0.02)
         quick = task.attempt >= task["spec"].get("quick_from", sys.maxsize)
+        bad_from = task["spec"].get("bad_from", sys.maxsize)
+        rows = len(task.inputs) + task.rows_before
+        limit = FailureLimit(float(task["spec"].get("max_failed", 0)), rows=rows, failed=task.failed_before)
         with ItemWriter(out_dir, parts=task.parts) as writer:
             for index, row in enumerate(task.inputs, start=task.inputs.start):
                 time.sleep(0 if quick else task["spec"].get("seconds", 0))
-                writer.write({"index": index, "input": row, "output": f"{row}!", "finish_reason": "stop"})
+                item = {"index": index, "input": row, "output": f"{row}!", "finish_reason": "stop"}
+                if index >= bad_from:
+                    item = {"index": index, "input": row, "ok": False, "error": "bad"}
+                writer.write(item)
+                limit.check([item])
                 task.report.progress(index + 1 - task.inputs.start, len(task.inputs))
         return writer.responses(ok=True, model="slow", usage={"num_requests": len(task.inputs)})
 

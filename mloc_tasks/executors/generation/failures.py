@@ -14,14 +14,17 @@ class FailureLimit:
     Args:
         limit: 0 allows any number (they are reported); an int is a number of rows; a float a share of `rows`.
         rows: rows of this shard.
+        failed: how many of them failed in earlier attempts.
         setting: where the spec says the limit, for the error.
     """
 
-    def __init__(self, limit: int | float, *, rows: int, setting: str = "inference.max_failed_items") -> None:
+    def __init__(
+        self, limit: int | float, *, rows: int, failed: int = 0, setting: str = "inference.max_failed_items"
+    ) -> None:
         self._limit = limit
         self._rows = rows
         self._setting = setting
-        self._failed = 0
+        self._failed = failed
         self._first = ""
         self._allowed = None if limit == 0 else int(limit * rows) if isinstance(limit, float) else limit
 
@@ -32,7 +35,6 @@ class FailureLimit:
                 self._failed += 1
                 self._first = self._first or f"row {item['index']}: {item['error']}"
         if self._allowed is not None and self._failed > self._allowed:
-            raise ExecutionError(
-                f"{self._failed} of {self._rows} rows failed; {self._setting} {self._limit} allows "
-                f"{self._allowed}. The first was {self._first}"
-            )
+            allows = f"{self._setting} {self._limit} allows {self._allowed}"
+            first = f". The first was {self._first}" if self._first else ""  # an earlier attempt had the others
+            raise ExecutionError(f"{self._failed} of {self._rows} rows failed; {allows}{first}")

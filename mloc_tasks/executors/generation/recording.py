@@ -36,7 +36,11 @@ class AnswerRecord:
         self._task = task
         self._out_dir = out_dir
         self._start = inputs.start
-        self._limit = FailureLimit(0 if inference is None else inference.max_failed_items, rows=len(inputs))
+        self._limit = FailureLimit(
+            0 if inference is None else inference.max_failed_items,
+            rows=len(inputs) + task.rows_before,
+            failed=task.failed_before,
+        )
         self._usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
         self._writer = ItemWriter(out_dir, parts=task.parts)
         self._started = time.perf_counter()

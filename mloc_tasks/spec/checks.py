@@ -71,9 +71,19 @@ def check_parts(draft: Draft, by_name: dict[str, Draft], origins: Origins) -> No
         )
     if known.needs_data and _lacks_data(draft, origins):
         _report_missing_data(draft, known, origins)
-    rewards = draft.document.get("reward_model") or _mapping(draft.document.get("training")).get("reward_functions")
-    if known.needs_reward and not rewards:
-        advice = "add reward_model: {identifier: ..., type: ...}"
+    if known.needs_reward:
+        _check_reward(draft, known, origins)
+
+
+def _check_reward(draft: Draft, known: TaskType, origins: Origins) -> None:
+    """Something scores completions."""
+    advice = "add reward_model: {type: sentiment | classifier | function, identifier: ...}"
+    training = _mapping(draft.document.get("training"))
+    if known.name == "grpo":
+        advice += ", or training.reward_functions: [module:function]"
+        if training.get("reward_functions"):
+            return
+    if not draft.document.get("reward_model"):
         origins.report(draft.origin, f"stage `{draft.name}` ({known.name}) has nothing that scores completions", advice)
 
 
@@ -137,7 +147,8 @@ def check_training(draft: Draft, origins: Origins) -> None:
     for key, value in training.items():
         here = draft.place(origins, "training", key)
         if key in ours:
-            if key in Training.ppo_only and task_type != "ppo" and key not in arguments_of(task_type):
+            owner = "ppo" if key in Training.ppo_only else "grpo" if key == "reward_functions" else task_type
+            if owner != task_type and key not in arguments_of(task_type):
                 _warn_unused(key, task_type, here, origins)
             continue
         if key not in all_arguments():
@@ -163,7 +174,7 @@ def _check_argument(key: str, value: Any, task_type: str, here: Origin, origins:
 
 
 def _warn_unused(key: str, task_type: str, here: Origin, origins: Origins) -> None:
-    owners = ["ppo"] if key in Training.ppo_only else methods_with(key)
+    owners = ["ppo"] if key in Training.ppo_only else ["grpo"] if key == "reward_functions" else methods_with(key)
     belongs = f"it is an argument of {', '.join(owners)}" if owners else "it is an argument of TRL's trainers"
     if task_type in METHOD_OF_TASK or task_type == "ppo":
         origins.report(here, f"`{key}` is not used by {task_type}", belongs, severity="warning")

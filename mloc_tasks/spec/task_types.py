@@ -17,6 +17,7 @@ _TRAINED = frozenset(
         "metrics_url",
         "final_model_url",
         "final_model_archive_url",
+        "final_lora_url",
         "final_lora_archive_url",
     }
 )

@@ -11,6 +11,7 @@ from mloc_tasks.spec.checks import check_kind, check_output, check_parts, check_
 from mloc_tasks.spec.dependencies import connect
 from mloc_tasks.spec.environment import Environment
 from mloc_tasks.spec.keys import Canonical
+from mloc_tasks.spec.methods import check_method
 from mloc_tasks.spec.model.document import API_VERSION, LABEL, Document, Metadata
 from mloc_tasks.spec.model.stage import StageSpec
 from mloc_tasks.spec.names import shown
@@ -191,6 +192,7 @@ class _Loader:
             return None
         check_scoring(draft, spec, origins)
         check_vectors(draft, spec, origins)
+        check_method(draft, spec, origins)
         return Stage.model_construct(
             name=draft.name, depends_on=tuple(draft.depends_on), document=draft.document, spec=spec
         )

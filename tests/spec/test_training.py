@@ -97,6 +97,8 @@ def test_key_that_does_nothing_today_is_a_warning(training: str) -> None:
     ("task_type", "training", "owner"),
     [
         ("sft", "{ppo_epochs: 4}", "ppo"),
+        ("dpo", "{kl_target: 4}", "ppo"),
+        ("grpo", "{length_penalty: 0.1}", "ppo"),
         ("sft", "{beta: 0.1}", "dpo, grpo"),
         ("ppo", "{fsdp: full_shard}", "TRL's trainers"),
     ],
@@ -105,6 +107,104 @@ def test_argument_of_another_method_is_a_warning(task_type: str, training: str, 
     (warning,) = load(_train(task_type, training)).warnings
     assert f"is not used by {task_type}" in warning.message
     assert owner in warning.suggestion
+
+
+@pytest.mark.parametrize("target", ["kl_target", "klTarget", "target"])
+def test_what_the_kl_weight_aims_at_has_its_old_name_too(target: str) -> None:
+    training = load(_train("ppo", f"{{{target}: 6, target_kl: 0.1}}")).stages[0].spec.training
+    assert training is not None
+    assert (training.kl_target, training.target_kl) == (6, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("task_type", "rest", "path", "words", "suggestion"),
+    [
+        ("sft", "training: {finetuning_type: qlora}", "training.finetuning_type", "not one of full, lora", "lora"),
+        ("ppo", "training: {finetuning_type: full}\n  lora: {r: 8}", "training.finetuning_type", "contradicts", "keep"),
+        ("lora_sft", "training: {finetuning_type: full}", "training.finetuning_type", "contradicts", "taskType: sft"),
+        ("ppo", "training: {length_penalty: -1}", "training.length_penalty", "at least 0", ""),
+        ("ppo", "training: {free_tokens: 1.5}", "training.free_tokens", "whole number", ""),
+        ("dpo", "parallel: {enabled: true}", "parallel", "cannot be split into shards", "nproc_per_node"),
+        ("grpo", "training: {reward_functions: [a:b, 'a b']}", "training.reward_functions[1]", "no function", "mloc.r"),
+        ("grpo", "training: {reward_functions: 'a://b'}", "training.reward_functions", "no function", ":function"),
+    ],
+)  # fmt: skip
+def test_training_that_cannot_be(task_type: str, rest: str, path: str, words: str, suggestion: str) -> None:
+    document = MODEL + DATA + f"  taskType: {task_type}\n  reward_model: {{identifier: r}}\n  {rest}\n"
+    problem = only(problems(document))
+    assert problem.path == f"spec.{path}"
+    assert words in problem.message
+    assert suggestion in problem.suggestion
+
+
+def test_a_stage_takes_the_shared_lora_block_out() -> None:
+    stages = "  stages:\n  - {name: all, taskType: sft, lora: null, training: {finetuning_type: full}}\n"
+    assert load(MODEL + DATA + "  lora: {r: 8}\n" + stages).stages[0].spec.lora is None
+
+
+@pytest.mark.parametrize(
+    ("task_type", "data", "words", "suggestion"),
+    [
+        ("dpo", "{prompts: [a]}", "pairs of answers, and these are single texts", "preferences"),
+        ("reward", "{type: list, items: [a]}", "pairs of answers, and these are single texts", "preferences"),
+        ("sft", "{preferences: [{prompt: a, chosen: b, rejected: c}]}", "these are pairs", "response_column: chosen"),
+    ],
+)
+def test_data_that_the_method_cannot_learn_from(task_type: str, data: str, words: str, suggestion: str) -> None:
+    problem = only(problems(MODEL + f"  taskType: {task_type}\n  data: {data}\n"))
+    assert problem.path == "spec.data"
+    assert words in problem.message
+    assert suggestion in problem.suggestion
+
+
+def test_the_better_answers_of_pairs_can_be_imitated() -> None:
+    data = "{response_column: chosen, preferences: [{prompt: a, chosen: b, rejected: c}]}"
+    assert load(MODEL + f"  taskType: sft\n  data: {data}\n").warnings == ()
+
+
+@pytest.mark.parametrize(
+    "reward_model",
+    [
+        "{type: sentiment, identifier: org/model}",
+        "{identifier: org/model}",
+        "{type: classifier, path: models/reward}",
+        "{type: reward, url: 's3://bucket/reward'}",
+        "{type: function, identifier: 'package.module:Scorer.score'}",
+        "{type: function, identifier: vader}",
+        "{type: function, identifier: '${before.result.message}'}",
+        "{type: '${before.result.message}', identifier: a}",
+    ],
+)
+def test_reward_model(reward_model: str) -> None:
+    stages = "  stages:\n  - {name: before, taskType: echo}\n  - name: train\n    taskType: ppo\n"
+    assert load(MODEL + DATA + stages + f"    reward_model: {reward_model}\n").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("reward_model", "path", "words", "suggestion"),
+    [
+        ("{type: sentimet, identifier: a}", ".type", "not one of sentiment, classifier, reward,", "`sentiment`"),
+        ("{type: function, identifier: 'a/b.py'}", ".identifier", "'a/b.py' names no function", ".module:function"),
+        ("{type: function, path: a}", "", "named by `identifier` alone", "module:function"),
+        ("{type: classifier}", "", "exactly one of `identifier`, `url` and `path`", ""),
+        ("{identifier: a, url: 's3://b/c'}", "", "exactly one", ""),
+    ],
+)  # fmt: skip
+def test_problem_in_a_reward_model(reward_model: str, path: str, words: str, suggestion: str) -> None:
+    problem = only(problems(MODEL + DATA + f"  taskType: ppo\n  reward_model: {reward_model}\n"))
+    assert problem.path == f"spec.reward_model{path}"
+    assert words in problem.message
+    assert suggestion in problem.suggestion
+
+
+def test_reward_functions_score_for_grpo_alone() -> None:
+    functions = "  training: {reward_functions: 'rewards:brief'}\n"
+    training = load(MODEL + DATA + "  taskType: grpo\n" + functions).stages[0].spec.training
+    assert training is not None
+    assert training.reward_functions == ("rewards:brief",)
+    (found,) = problems(MODEL + DATA + "  taskType: ppo\n" + functions)
+    assert "nothing that scores completions" in found.message
+    assert "reward_functions" in only(load(_train("ppo", "{reward_functions: [a]}")).warnings).message
 
 
 def test_neither_trl_nor_transformers_is_imported() -> None:

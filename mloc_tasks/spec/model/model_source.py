@@ -1,10 +1,13 @@
 """Which model a stage works with, and how it is loaded."""
 
+import re
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from mloc_tasks.spec.expressions import has_expression
 from mloc_tasks.spec.model.base import Count, PassThrough, PositiveCount, Share, SpecModel, Text, refuse
+from mloc_tasks.spec.names import shown
 
 
 class Source(SpecModel):
@@ -59,11 +62,33 @@ class Model(SpecModel):
     adapters: tuple[Adapter, ...] = Field((), description="LoRA adapters to load.")
 
 
+REWARD_FUNCTION = r"([A-Za-z_]\w*\.)*[A-Za-z_]\w*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*|[A-Za-z0-9_][\w.-]*"
+"""`module:function`, or the name of an entry point."""
+
+
+def check_function(name: str, *, at: tuple[str | int, ...] = ()) -> None:
+    """Refuse what names no reward function: neither `module:function` nor an entry point of group `mloc.rewards`."""
+    if not re.fullmatch(REWARD_FUNCTION, name):
+        raise refuse(
+            f"{shown(name)} names no function",
+            "write package.module:function, or the name of an entry point of group mloc.rewards",
+            at=at,
+        )
+
+
 class RewardModel(SpecModel):
     """What scores completions in `ppo` and `grpo`."""
 
-    identifier: Text | None = Field(None, description="Hub name, directory or address of a classifier.")
-    type: Text | None = Field(None, description="What it is, such as `sentiment`, `classifier` or `reward`.")
+    identifier: Text | None = Field(
+        None,
+        description="Hub name, directory or address of a classifier; with type `function`: `module:function`, or the "
+        "name of an entry point of group `mloc.rewards`, called with the prompts and the completions.",
+    )
+    type: Literal["sentiment", "classifier", "reward", "function"] | None = Field(
+        None,
+        description="`sentiment`: its classes say how positive a text is; `classifier` or `reward`: its one output is "
+        "the score, as a `reward` stage trains it; `function`: Python. By default told from the model.",
+    )
     url: Text | None = Field(None, description="Address of a reward model that an earlier stage trained.")
     path: Text | None = Field(None, description="Directory or archive of a reward model.")
     revision: Text | None = Field(None, description="Branch, tag or commit of a hub model.")
@@ -73,8 +98,14 @@ class RewardModel(SpecModel):
 
     @model_validator(mode="after")
     def _is_somewhere(self) -> Self:
-        if self.identifier is None and self.url is None and self.path is None:
-            raise refuse("a reward model needs `identifier`, `url` or `path`")
+        given = [name for name in ("identifier", "url", "path") if getattr(self, name) is not None]
+        if self.type == "function":
+            if given != ["identifier"]:
+                raise refuse("a reward function is named by `identifier` alone", "write identifier: module:function")
+            if self.identifier and not has_expression(self.identifier):
+                check_function(self.identifier, at=("identifier",))
+        elif len(given) != 1:
+            raise refuse("a reward model has exactly one of `identifier`, `url` and `path`")
         return self
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from mloc_tasks.spec.expressions import has_expression
 from mloc_tasks.spec.model.base import (
@@ -18,6 +18,7 @@ from mloc_tasks.spec.model.base import (
     Text,
     refuse,
 )
+from mloc_tasks.spec.model.model_source import check_function
 from mloc_tasks.spec.training_arguments import ArgumentError, all_arguments, argument_value
 
 _OLD_TRL = "TRL's old PPO trainer had it; it does nothing today"
@@ -36,6 +37,22 @@ LAUNCH = ("allow_multi_gpu", "nproc_per_node", "visible_devices")
 Devices = Annotated[
     str | tuple[Count, ...],
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "integer", "minimum": 0}}]}),
+]
+
+
+def _functions(value: object) -> object:
+    names = (value,) if isinstance(value, str) else value
+    if isinstance(names, list | tuple):
+        for position, name in enumerate(names):
+            if isinstance(name, str) and not has_expression(name):
+                check_function(name, at=() if isinstance(value, str) else (position,))
+    return names
+
+
+RewardFunctions = Annotated[
+    tuple[Text, ...],
+    BeforeValidator(_functions),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
 
 
@@ -59,6 +76,8 @@ class Training(SpecModel):
         "clip_range": "cliprange",
         "clip_range_value": "cliprange_value",
         "value_coef": "vf_coef",
+        "target": "kl_target",
+        "horizon": "kl_horizon",
     }
     retired: ClassVar[dict[str, str]] = {
         "optimize_cuda_cache": _OLD_TRL,
@@ -71,12 +90,18 @@ class Training(SpecModel):
     }
     ppo_only: ClassVar[frozenset[str]] = frozenset(
         {
-            "ppo_epochs", "target_kl", "kl_coef", "adaptive_kl", "kl_horizon", "early_stopping", "gamma", "lam",
-            "cliprange", "cliprange_value", "vf_coef", "entropy_coef", "whiten_advantages", "whiten_rewards",
-            "score_clip", "value_learning_rate", "missing_eos_penalty", "mini_batch_size",
+            "ppo_epochs", "target_kl", "kl_coef", "adaptive_kl", "kl_target", "kl_horizon", "early_stopping", "gamma",
+            "lam", "cliprange", "cliprange_value", "vf_coef", "entropy_coef", "whiten_advantages", "whiten_rewards",
+            "score_clip", "value_learning_rate", "missing_eos_penalty", "length_penalty", "free_tokens",
+            "mini_batch_size",
         }
     )  # fmt: skip
 
+    finetuning_type: Literal["full", "lora"] | None = Field(
+        None,
+        description="All weights, or a low-rank adapter. By default `lora` for `ppo`, `lora_sft` and wherever a `lora` "
+        "block stands, else `full`.",
+    )
     learning_rate: Positive | None = Field(None, description="Peak learning rate, such as `1.41e-5`.")
     num_train_epochs: Positive | None = Field(None, description="Passes over the data.")
     steps: PositiveCount | None = Field(None, description="Optimizer steps (`ppo`: rollouts); wins over epochs.")
@@ -92,11 +117,22 @@ class Training(SpecModel):
     save_freq: PositiveCount | None = Field(None, description="Steps between checkpoints.")
 
     ppo_epochs: PositiveCount | None = Field(None, description="Passes over a rollout.")
-    target_kl: Positive | None = Field(None, description="KL to the reference model, in nats, that training aims at.")
-    kl_coef: NotNegative | None = Field(None, description="Weight of the KL penalty in the reward, at the start.")
-    adaptive_kl: bool | None = Field(None, description="Adapt the weight towards `target_kl`.")
+    target_kl: Positive | None = Field(
+        None,
+        description="A rollout's passes end when the policy has moved 1.5 times this far from the one that sampled it: "
+        "mean KL, nats per token.",
+    )
+    early_stopping: bool | None = Field(None, description="False: `target_kl` ends nothing.")
+    kl_coef: NotNegative | None = Field(
+        None, description="Weight of the KL penalty to the reference model in the reward, at the start; default 0.05."
+    )
+    adaptive_kl: bool | None = Field(None, description="Adapt the weight towards `kl_target`; default true.")
+    kl_target: Positive | None = Field(
+        None,
+        description="KL to the reference model, nats per completion, that the weight is adapted towards; default 6. "
+        "`target` is the same.",
+    )
     kl_horizon: Positive | None = Field(None, description="Samples over which the weight adapts.")
-    early_stopping: bool | None = Field(None, description="End a rollout's passes once its KL is far over the target.")
     gamma: Share | None = Field(None, description="Discount of later rewards.")
     lam: Share | None = Field(None, description="Lambda of generalised advantage estimation.")
     cliprange: PositiveShare | None = Field(None, description="Clip of the policy's probability ratio.")
@@ -107,9 +143,15 @@ class Training(SpecModel):
     whiten_rewards: bool | None = Field(None, description="Scale rewards to deviation 1.")
     score_clip: Positive | None = Field(None, description="Scores are cut to plus or minus this.")
     missing_eos_penalty: Number | None = Field(None, description="Taken from the score of a completion without end.")
+    length_penalty: NotNegative | None = Field(
+        None, description="Taken from the score for each token of a completion beyond the first `free_tokens`."
+    )
+    free_tokens: Count | None = Field(None, description="Tokens of a completion that `length_penalty` leaves free.")
     value_learning_rate: Positive | None = Field(None, description="Learning rate of the value head.")
 
-    reward_functions: tuple[Text, ...] = Field((), description="`module:function` that score completions (`grpo`).")
+    reward_functions: RewardFunctions = Field(
+        (), description="What scores completions (`grpo`): `module:function`, or names of group `mloc.rewards`."
+    )
     allow_multi_gpu: bool | None = Field(None, description="Use all GPUs of the worker; false keeps to one.")
     nproc_per_node: PositiveCount | Literal["auto", "gpu", "cpu"] | None = Field(
         None, description="Processes that torchrun starts."

@@ -40,7 +40,7 @@ def materialise(
       `{type: local, identifier: /absolute/path}` of a directory or a .gguf file; Hub names and packages stay.
     - `model.adapters` become `{name, path}`, each a directory with adapter_config.json.
     - `checkpoint.load` becomes `{path, type}`, where the type `auto` becomes what is there, if it is known.
-    - `reward_model` with an address loses it for a `path`.
+    - `reward_model` with an address loses it for a `path`; one that is a function stays.
 
     Directories of this machine are used where they lie.
 
@@ -161,6 +161,8 @@ def _checkpoint(load: Mapping[str, Any], finder: _Finder) -> dict[str, Any]:
 
 
 def _reward_model(reward_model: Mapping[str, Any], finder: _Finder) -> dict[str, Any]:
+    if reward_model.get("type") == "function":
+        return dict(reward_model)
     for key in ("path", "url", "identifier"):
         address = reward_model.get(key)
         if address and (key != "identifier" or _is_address(address)):

@@ -231,8 +231,41 @@ def test_reward_model_gets_a_path(local: Materialised, bucket: str, model_dir: P
         found = local({"reward_model": {key: f"{bucket}/reward", "label": "positive"}})["reward_model"]
         assert found.keys() == {"path", "label"}
         assert names_below(Path(found["path"])) == MODEL_NAMES
-    named = {"reward_model": {"identifier": "acme/judge", "type": "sentiment"}}
-    assert local(named) == named
+
+
+@pytest.mark.parametrize(
+    "reward_model",
+    [
+        {"identifier": "acme/judge", "type": "sentiment"},
+        {"identifier": "package.module:function", "type": "function"},
+        {"identifier": "package.module:function"},
+        {"identifier": "vader", "type": "function"},
+    ],
+)
+def test_reward_model_of_the_hub_and_reward_function_stay(local: Materialised, reward_model: dict[str, str]) -> None:
+    assert local({"reward_model": reward_model}) == {"reward_model": reward_model}
+    assert not local.cache_dir.exists()
+
+
+@pytest.mark.parametrize("name", ["final_model.tar.gz", "final_model.tar.zst", "final_model.zip"])
+def test_reward_model_that_an_earlier_stage_trained(
+    local: Materialised, server: FileServer, tmp_path: Path, model_dir: Path, archive_of: ArchiveOf, name: str
+) -> None:
+    archive = archive_of(model_dir, name)
+    store = open_store((tmp_path / "results").as_uri())
+    store.put_dir(model_dir, "run/reward/0/1/final_model")
+    store.put_file(archive, f"run/reward/0/1/{name}")
+    server.files[f"/{name}"] = archive.read_bytes()
+
+    def path_of(url: str) -> Path:
+        found = local({"reward_model": {"url": url, "type": "reward"}})["reward_model"]
+        assert found.keys() == {"path", "type"}
+        return Path(found["path"])
+
+    in_place = path_of(store.url_of("run/reward/0/1/final_model"))
+    assert in_place.samefile(tmp_path / "results/run/reward/0/1/final_model")
+    assert names_below(path_of(store.url_of(f"run/reward/0/1/{name}"))) == MODEL_NAMES
+    assert names_below(path_of(f"{server.url}/{name}")) == MODEL_NAMES
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,9 @@ class Schedule:
     @classmethod
     def of(cls, training: Training | None) -> Schedule:
         """What `save_freq`, `save_steps` and `save_strategy` say; by default it goes by time."""
-        arguments: dict[str, Any] = {} if training is None else training.model_extra or {}
+        arguments: dict[str, Any] = (training and training.model_extra) or {}
         strategy: Literal["no", "steps", "epoch"] | None = arguments.get("save_strategy")
-        steps = None if training is None else training.save_freq or arguments.get("save_steps")
+        steps = (training and training.save_freq) or arguments.get("save_steps")
         if strategy == "no":
             return cls()
         if strategy == "epoch":

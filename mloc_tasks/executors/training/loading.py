@@ -116,6 +116,7 @@ def load_model(
     asked["dtype"] = getattr(torch, precision.weights)
     try:
         model = getattr(transformers, auto_class).from_pretrained(files.location, **asked)
+        _make_saveable(model)
         return merge_adapters(model, files.adapters) if files.adapters else model
     except torch.OutOfMemoryError:
         raise
@@ -149,6 +150,20 @@ def _spreads(spec: StageSpec, precision: Precision) -> bool:
         and precision.device == "cuda"
         and world_size() == 1
     )
+
+
+def _make_saveable(model: Any) -> None:
+    """Some models are published with generation defaults that contradict each other.
+
+    Transformers loads those but refuses to save them: better known now than when the training is over.
+    """
+    defaults = getattr(model, "generation_config", None)
+    if defaults is None:
+        return
+    try:
+        defaults.validate(strict=True)
+    except ValueError:
+        defaults.do_sample = True  # nearly always: a temperature or top_p without it
 
 
 def _hint(error: Exception) -> str:

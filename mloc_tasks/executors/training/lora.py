@@ -33,7 +33,7 @@ def uses_lora(spec: StageSpec) -> bool:
 
 def finetuning_type(spec: StageSpec) -> str | None:
     """What `training.finetuning_type` says: `full`, `lora`, or nothing."""
-    return getattr(spec.training, "finetuning_type", None)
+    return None if spec.training is None else spec.training.finetuning_type
 
 
 def lora_config(spec: StageSpec, *, peft_task: str = "CAUSAL_LM") -> Any:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mloc_tasks.errors import ExecutionError
+from mloc_tasks.executors.training.given import given_arguments
 from mloc_tasks.executors.training.lora import uses_lora
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def advice(spec: StageSpec, batch_size: int) -> str:
         batch_size: rows that went through the model at once.
     """
     training = spec.training
-    arguments = (training.model_extra or {}) if training is not None else {}
+    arguments = given_arguments(spec)
     steps = []
     if batch_size > 1:
         steps.append(f"lower training.batch_size (it was {batch_size}) and raise gradient_accumulation_steps as much")
@@ -65,6 +66,6 @@ def advice(spec: StageSpec, batch_size: int) -> str:
 
 
 def _asks_half(spec: StageSpec) -> bool:
-    arguments = (spec.training.model_extra or {}) if spec.training is not None else {}
+    arguments = given_arguments(spec)
     config = None if spec.model is None else spec.model.config
     return bool(arguments.get("bf16") or arguments.get("fp16") or (config is not None and (config.bf16 or config.fp16)))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mloc_tasks.errors import ExecutionError
+from mloc_tasks.executors.training.given import given_arguments
 
 if TYPE_CHECKING:
     from mloc_tasks.executors.base import Task
@@ -52,8 +53,7 @@ class MetricsLog:
         self._report = task.report
         self._label = label
         self._shown = shown
-        arguments = {} if task.spec.training is None else task.spec.training.model_extra or {}
-        self._every_steps: float | None = arguments.get("logging_steps")
+        self._every_steps: float | None = given_arguments(task.spec).get("logging_steps")
         self._next_line = 0.0
         self._last: dict[str, float] = {}
         self._last_step: int | None = None
@@ -132,8 +132,7 @@ def wants_tensorboard(task: Task) -> bool:
 
 def reporters(task: Task) -> list[str]:
     """What `training.report_to` names; nothing by default."""
-    arguments = {} if task.spec.training is None else task.spec.training.model_extra or {}
-    given = arguments.get("report_to")
+    given = given_arguments(task.spec).get("report_to")
     named = [given] if isinstance(given, str) else list(given or ())
     return [name for name in named if name != "none"]
 

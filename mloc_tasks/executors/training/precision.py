@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from mloc_tasks.executors.training.given import given_arguments
 from mloc_tasks.executors.vllm.environment import computes_half_precision
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def precision_here(spec: StageSpec, *, lora: bool, log: Callable[[str], None] = 
 
 
 def _asked(spec: StageSpec) -> Format | None:
-    arguments = (spec.training.model_extra or {}) if spec.training is not None else {}
+    arguments = given_arguments(spec)
     for short, name in _SHORT.items():
         if arguments.get(short):
             return name

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mloc_tasks.executors.base import write_json
+from mloc_tasks.executors.training.given import keeps_model
 from mloc_tasks.executors.training.loading import load_model
 from mloc_tasks.executors.training.lora import finetuning_type
 from mloc_tasks.executors.training.rank import is_first
@@ -33,7 +34,7 @@ def save_trained(task: Task, out_dir: Path, trainee: Trainee, model: Any) -> Non
     Call it in one process, once the trainer is done: the model is changed in place, so that no second copy of it is
     in memory.
     """
-    if task.spec.training is not None and not task.spec.training.save_model:
+    if not keeps_model(task.spec):
         return
     if trainee.adapts:
         _save_adapter(out_dir / FINAL_LORA, trainee, model)
@@ -61,7 +62,7 @@ def save_model(directory: Path, trainee: Trainee, model: Any) -> None:
 
     if trainee.file_format is not None:
         model = model.to(getattr(torch, trainee.file_format))
-    model.config.use_cache = True
+    model.config.use_cache = True  # transformers' trainer leaves it off
     model.save_pretrained(str(directory))
     trainee.tokenizer.save_pretrained(str(directory))
 
@@ -86,7 +87,7 @@ def save_sharded(trainer: Any, trainee: Trainee, task: Task, out_dir: Path) -> b
     """
     if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         return False
-    if task.spec.training is None or task.spec.training.save_model:
+    if keeps_model(task.spec):
         directory = out_dir / (FINAL_LORA if trainee.adapts else FINAL_MODEL)
         trainer.save_model(str(directory))
         if is_first():

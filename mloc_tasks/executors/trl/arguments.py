@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mloc_tasks.errors import ExecutionError
 from mloc_tasks.executors.training.checkpoints import Schedule
+from mloc_tasks.executors.training.given import given_arguments
 from mloc_tasks.executors.training.precision import Precision
 
 if TYPE_CHECKING:
@@ -154,6 +155,6 @@ def _given(method: Method, spec: StageSpec) -> dict[str, Any]:
         found |= {theirs: getattr(spec.generation, ours) for ours, theirs in method.generation_names.items()}
     if spec.training is not None:
         found |= {theirs: getattr(spec.training, ours) for ours, theirs in method.names.items()}
-        found |= {name: value for name, value in (spec.training.model_extra or {}).items() if name not in OURS}
+        found |= {name: value for name, value in given_arguments(spec).items() if name not in OURS}
         found |= spec.training.extra
     return {name: value for name, value in found.items() if value is not None}

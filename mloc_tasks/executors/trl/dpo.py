@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mloc_tasks.executors.training.given import given_arguments
 from mloc_tasks.executors.training.loading import Trainee, load_model
 from mloc_tasks.executors.training.tokens import formatted, row_format
 from mloc_tasks.executors.trl.arguments import DPO, Method
@@ -37,8 +38,7 @@ class DpoExecutor(TrlExecutor):
                 save = trainee.model.save_pretrained
                 trainee.model.save_pretrained = functools.partial(save, selected_adapters=["default"])
             return {}
-        arguments = {} if task.spec.training is None else task.spec.training.model_extra or {}
-        if arguments.get("precompute_ref_log_probs"):
+        if given_arguments(task.spec).get("precompute_ref_log_probs"):
             return {}  # computed by the model itself, before it is trained
         # Left to itself TRL would load what the model's config names, which lacks what was merged into it.
         return {"ref_model": load_model(task.spec, trainee.files, trainee.precision)}

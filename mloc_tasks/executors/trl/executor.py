@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mloc_tasks.errors import ExecutionError
 from mloc_tasks.executors.training import TrainingExecutor
 from mloc_tasks.executors.training.checkpoints import ABOUT, METRICS, Checkpoints, Schedule
+from mloc_tasks.executors.training.given import given_arguments
 from mloc_tasks.executors.training.loading import Trainee, checkpoint_to_continue, load_for_training
 from mloc_tasks.executors.training.lora import draw_weights, lora_errors
 from mloc_tasks.executors.training.memory import memory_advice
@@ -117,11 +118,7 @@ class TrlExecutor(TrainingExecutor):
                 )
         except (ValueError, TypeError, KeyError, NotImplementedError, ImportError) as error:
             raise ExecutionError(f"TRL's {self.method.trainer} refuses the stage: {error}") from error
-        if not len(trainer.train_dataset):
-            raise ExecutionError(
-                "no row is left to train on: every prompt alone is as long as training.max_seq_length",
-                hint="raise training.max_seq_length",
-            )
+        _tell_of_lost_rows(task, before=len(dataset), left=len(trainer.train_dataset))
         if trainee.lora is not None and task.spec.lora is not None and task.spec.lora.seed is not None:
             draw_weights(trainer.model, task.spec.lora.seed)
         from transformers import PrinterCallback
@@ -139,12 +136,19 @@ class TrlExecutor(TrainingExecutor):
         )
 
 
+def _tell_of_lost_rows(task: Task, *, before: int, left: int) -> None:
+    """TRL leaves out rows of whose answer nothing remains after the cut at `max_seq_length`."""
+    if left >= before or given_arguments(task.spec).get("packing"):
+        return
+    message = f"{before - left} of {before} rows are left out: the prompt alone fills training.max_seq_length"
+    if left == 0:
+        raise ExecutionError(message, hint="raise training.max_seq_length")
+    task.report.log(message, level="warning")
+
+
 def _batch_size(task: Task) -> int:
-    training = task.spec.training
-    if training is None:
-        return DEFAULT_BATCH_SIZE
-    given = training.batch_size or (training.model_extra or {}).get("per_device_train_batch_size")
-    return given or DEFAULT_BATCH_SIZE
+    ours = task.spec.training and task.spec.training.batch_size
+    return ours or given_arguments(task.spec).get("per_device_train_batch_size") or DEFAULT_BATCH_SIZE
 
 
 def _checkpoint_of(task: Task) -> Path | None:

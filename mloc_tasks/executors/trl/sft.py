@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
+from mloc_tasks.executors.training.given import given_arguments
 from mloc_tasks.executors.training.loading import Trainee
 from mloc_tasks.executors.training.tokens import formatted, row_format
 from mloc_tasks.executors.trl.arguments import SFT, Method
@@ -25,10 +26,9 @@ class SftExecutor(TrlExecutor):
     method: ClassVar[Method] = SFT
 
     def rows(self, inputs: Rows[TrainingRow], task: Task, trainee: Trainee) -> Iterable[TrainingRow]:
-        arguments = {} if task.spec.training is None else task.spec.training.model_extra or {}
         form = row_format(
             trainee.tokenizer,
             separator=None if task.spec.data is None else task.spec.data.separator,
-            template=arguments.get("chat_template_path") is not None,
+            template=given_arguments(task.spec).get("chat_template_path") is not None,
         )
         return formatted(inputs, form)

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mloc_tasks.errors import ExecutionError
+from mloc_tasks.executors.training.memory import advice, memory_advice
+from mloc_tasks.spec import StageSpec
+
+torch = pytest.importorskip("torch")
+
+
+def stage(**spec: Any) -> StageSpec:
+    return StageSpec.model_validate({"task_type": "sft", "model": {"source": {"identifier": "a/b"}}, **spec})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    ],
+    ids=["gpu", "python", "cpu"],
+)
+def test_running_out_of_memory_says_what_to_change(error: Exception) -> None:
+    with (
+        pytest.raises(ExecutionError, match="out of memory while training") as caught,
+        memory_advice(stage(training={"batch_size": 8}), batch_size=8),
+    ):
+        raise error
+    assert not caught.value.retryable
+    hint = str(caught.value.hint)
+    for way_out in ("training.batch_size (it was 8)", "gradient_accumulation_steps", "lora", "max_seq_length", "bf16"):
+        assert way_out in hint
+
+
+def test_other_errors_pass_unchanged() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), memory_advice(stage(), batch_size=1):
+        raise RuntimeError("shapes do not fit")
+
+
+def test_advice_names_only_what_is_left_to_do() -> None:
+    training = {"gradient_checkpointing": True, "max_seq_length": 512, "bf16": True}
+    assert advice(stage(lora={}, training=training), 1) == "lower training.max_seq_length (it was 512)"
+
+
+def test_methods_that_generate_are_told_about_their_completions() -> None:
+    assert "generation.max_new_tokens" in advice(stage(task_type="ppo"), 4)
+    assert "generation.max_new_tokens" not in advice(stage(), 4)

@@ -1,4 +1,12 @@
-"""Proximal policy optimisation for language models: the formulas, each with its source.
+"""Proximal policy optimisation for language models: the loop, and the formulas, each with its source.
+
+    trainer        the algorithm, from the prompt to the step; `experience` and `learner` are its parts
+    policy         one backbone as policy, value function and reference; `body` is how it is computed
+    rollout        completions drawn from it; `prompts` is what they begin with
+    scoring        reward models, by text
+    group          the processes of a training
+    state          a training on disk
+    settings       what the spec asks for; `executor` puts it all together
 
     mask           masked means, moments, whitening
     advantages     generalised advantage estimation
@@ -12,3 +20,7 @@ Throughout, a completion is one row of a [batch, tokens] tensor; `mask` is a boo
 tokens the policy chose, which stand together in each row. What lies outside the mask, NaN included, changes no result
 and gets no gradient. Half-precision inputs are computed in float32. Nothing here imports torch before it is called.
 """
+
+from mloc_tasks.executors.ppo.executor import PpoExecutor
+
+__all__ = ["PpoExecutor"]

@@ -7,7 +7,7 @@ again in the backward pass (Chen et al. 2016, "Training deep nets with sublinear
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from mloc_tasks.executors.ppo.mask import at_least_float32
@@ -63,6 +63,42 @@ def token_choices(
         logprobs, entropies = zip(*parts, strict=True)
         batches.append((torch.cat(logprobs, dim=1), torch.cat(entropies, dim=1)))
     logprobs, entropies = zip(*batches, strict=True)
+    return TokenChoices(torch.cat(logprobs), torch.cat(entropies))
+
+
+def head_choices(
+    hidden: torch.Tensor,
+    tokens: torch.Tensor,
+    head: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    vocabulary: int,
+    temperature: float = 1.0,
+    piece_values: int = PIECE_VALUES,
+) -> TokenChoices:
+    """As `token_choices`, from hidden states: no logits outlive their piece, in neither pass.
+
+    Args:
+        hidden: of the places whose next token was chosen, one after the other, [places, width].
+        tokens: chosen there, [places].
+        head: from hidden states to logits, [places, vocabulary].
+
+    Returns both for each place, [places].
+    """
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    def choices(hidden: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return _choices(head(hidden), tokens, torch.ones_like(tokens, dtype=torch.bool), temperature)
+
+    count = max(1, -(-len(tokens) * vocabulary // piece_values))
+    logprobs, entropies = [], []
+    for piece in zip(hidden.chunk(count), tokens.chunk(count), strict=True):
+        if torch.is_grad_enabled():
+            made = checkpoint(choices, *piece, use_reentrant=False, preserve_rng_state=False)
+        else:
+            made = choices(*piece)
+        logprobs.append(made[0])
+        entropies.append(made[1])
     return TokenChoices(torch.cat(logprobs), torch.cat(entropies))
 
 

@@ -1,0 +1,56 @@
+"""What reward models may return, and what they are shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mloc_tasks.errors import ExecutionError
+from mloc_tasks.executors.base import Item
+
+Scorer = Callable[[Sequence[Item], Sequence[str]], list[float]]
+"""From prompts, as the data has them, and completions to one finite score each."""
+
+
+def checked_scores(given: Any, *, completions: Sequence[str], source: str) -> list[float]:
+    """What a reward model gave, as floats: one finite number for each completion. Raises ExecutionError.
+
+    Args:
+        source: what the messages call the reward model.
+    """
+    if hasattr(given, "tolist"):
+        given = given.tolist()  # an array or a tensor
+    if isinstance(given, str | bytes | dict) or not hasattr(given, "__len__"):
+        raise ExecutionError(
+            f"{source} returned {type(given).__name__}, not a list of numbers", hint="one for each completion"
+        )
+    if len(given) != len(completions):
+        raise ExecutionError(
+            f"{source} returned {len(given)} rewards for {len(completions)} completions",
+            hint="it must return one number for each completion, in their order",
+        )
+    return [_finite(each, completions[row], source) for row, each in enumerate(given)]
+
+
+def text_of(prompt: Item) -> str:
+    """A prompt as one text: of a conversation, what the user said last."""
+    if isinstance(prompt, str):
+        return prompt
+    said = [message for message in prompt if message.get("role") == "user"] or prompt
+    content = said[-1].get("content")
+    return content if isinstance(content, str) else str(content)
+
+
+def _finite(value: Any, completion: str, source: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ExecutionError(f"{source} returned {value!r} among its rewards, which is no number") from None
+    if not math.isfinite(number):
+        shown = completion if len(completion) <= 80 else completion[:77] + "..."
+        raise ExecutionError(
+            f"{source} gave {number} for the completion {shown!r}",
+            hint="a reward must be a finite number for every text, the empty one included",
+        )
+    return number

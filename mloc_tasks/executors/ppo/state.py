@@ -1,0 +1,51 @@
+"""A PPO training on disk: everything that a run, killed and resumed, needs for the same curve.
+
+No state of a random generator is among it: each draw is a function of the seed, the step and its place (see `rollout`,
+`prompts`, `minibatches`), and so is the position in the data. Nor are the weights of the reference: the stage loads its
+model anew, and the reference is what it began with.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mloc_tasks.errors import ExecutionError
+from mloc_tasks.executors.ppo.learner import Learner
+
+STATE_FILE = "ppo_state.pt"
+
+
+def save(learner: Learner, directory: Path) -> None:
+    """Write `learner` into `directory`, which is made."""
+    import torch
+
+    directory.mkdir(parents=True, exist_ok=True)
+    state = {
+        "step": learner.step,
+        "kl_coefficient": learner.kl.coefficient,
+        "weights": {name: weights.detach() for name, weights in learner.policy.trained_weights().items()},
+        "value_head": learner.policy.value_head.state_dict(),
+        "optimizer": learner.optimizer.state_dict(),
+        "schedule": learner.schedule.state_dict(),
+    }
+    torch.save(state, directory / STATE_FILE)
+
+
+def restore(learner: Learner, directory: Path) -> None:
+    """Make `learner` what it was when it was saved. Raises ExecutionError for a state of another model."""
+    import torch
+
+    state: dict[str, Any] = torch.load(directory / STATE_FILE, map_location="cpu", weights_only=True)
+    trained = learner.policy.trained_weights()
+    saved = state["weights"]
+    if {name: each.shape for name, each in saved.items()} != {name: each.shape for name, each in trained.items()}:
+        raise ExecutionError("the checkpoint is of another model, or of an adapter with other layers")
+    with torch.no_grad():
+        for name, weights in trained.items():
+            weights.copy_(saved[name])
+    learner.policy.value_head.load_state_dict(state["value_head"])
+    learner.optimizer.load_state_dict(state["optimizer"])
+    learner.schedule.load_state_dict(state["schedule"])
+    learner.kl.coefficient = state["kl_coefficient"]
+    learner.step = state["step"]

@@ -15,6 +15,7 @@ from scheduler.cli.fleet import queues, workers
 from scheduler.cli.list_runs import list_runs
 from scheduler.cli.logs import logs
 from scheduler.cli.plan import plan
+from scheduler.cli.plot import plot
 from scheduler.cli.reconcile import reconcile
 from scheduler.cli.result import result
 from scheduler.cli.resume import resume, retry
@@ -72,6 +73,7 @@ app.command(rich_help_panel=RUNS)(submit)
 app.command(rich_help_panel=RUNS)(status)
 app.command("list", rich_help_panel=RUNS)(list_runs)
 app.command(rich_help_panel=RUNS)(logs)
+app.command(rich_help_panel=RUNS)(plot)
 app.command(rich_help_panel=RUNS)(result)
 app.command(rich_help_panel=RUNS)(fetch)
 app.command(rich_help_panel=RUNS)(cancel)

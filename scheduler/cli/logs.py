@@ -67,9 +67,8 @@ def _words(event: Event) -> str:
         level, message = str(data.get("level", "info")), str(data.get("message", ""))
         return message if level not in LEVELS else f"{level}: {message}"
     if event.kind == "metrics":
-        return " ".join(
-            f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in data.items()
-        )
+        values = [f"{name}={value:.4g}" for name, value in data.items() if name != "step"]
+        return f"step {data.get('step')}: {', '.join(values)}"
     if event.kind == "progress":
         total = data.get("total")
         return f"{data.get('done', 0):,}" + (f"/{total:,} items" if total else " items")

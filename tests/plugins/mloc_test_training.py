@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mloc_tasks.executors import Executor, Task
 
+LOOK_SEC = 0.01
+
 
 class MiniatureExecutor(Executor):
-    """Writes metrics and an adapter; a model where `model: full` asks for it, or something wants it."""
+    """Writes metrics and an adapter; a model where `full` asks for it, or something wants it.
+
+    With `until` it ends once there is a file of that name.
+    """
 
     name: ClassVar[str] = "miniature"
     artifact_fields: ClassVar[Mapping[str, str]] = {
@@ -27,6 +33,8 @@ class MiniatureExecutor(Executor):
                 values = {"loss": 1 / step, "reward": step / 10}
                 lines.write(json.dumps({"step": step, **values}) + "\n")
                 task.report.metrics(step, values)
+        while (until := task["spec"].get("until")) and not Path(until).exists():
+            time.sleep(LOOK_SEC)
         self.save_json(out_dir / "final_lora" / "adapter_config.json", {"r": 8})
         (out_dir / "final_lora" / "adapter_model.safetensors").write_bytes(b"adapter")
         if task["spec"].get("full") or "final_model_url" in task.wanted:

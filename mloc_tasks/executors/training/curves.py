@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mloc_tasks.errors import MlocError
 from mloc_tasks.executors.training.metrics import METRICS_FILE
-from mloc_tasks.executors.training.panels import Curve, Panel, all_panels, read_steps
+from mloc_tasks.executors.training.panels import Curve, Panel, all_panels, read_steps, shown_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,12 +140,6 @@ def _draw_curve(axes: Axes, curve: Curve, colour: str) -> None:
         axes.plot(curve.steps, values, color=colour, linewidth=0.8, alpha=0.35)
         values = running_mean(values, len(values) // SMOOTHED_SHARE)
     axes.plot(curve.steps, values, **look)
-
-
-def shown_number(value: float) -> str:
-    """At most four digits: `0.25`, `12500`, `2.5e-6`."""
-    text = f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
-    return text.replace("e-0", "e-")
 
 
 def running_mean(values: Sequence[float], width: int) -> list[float]:

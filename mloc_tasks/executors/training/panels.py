@@ -95,6 +95,12 @@ def named_panel(steps: Steps, pattern: str) -> Panel:
     return Panel(pattern, known.unit if known else "", tuple(_curve(steps, name) for name in names))
 
 
+def shown_number(value: float) -> str:
+    """At most three digits: `0.25`, `12500`, `2.5e-6`."""
+    text = f"{value:.3g}" if abs(value) < 10_000 else f"{value:,.0f}"
+    return text.replace("e-0", "e-")
+
+
 def _panels(steps: Steps, kinds: Sequence[_Kind]) -> list[Panel]:
     there = set(metric_names(steps))
     found = []

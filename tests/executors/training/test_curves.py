@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from mloc_tasks.executors.training.curves import draw_curves, running_mean, shown_number
-from mloc_tasks.executors.training.panels import Curve, all_panels, main_panels, named_panel, read_steps
+from mloc_tasks.executors.training.curves import draw_curves, running_mean
+from mloc_tasks.executors.training.panels import Curve, all_panels, main_panels, named_panel, read_steps, shown_number
 
 PPO = {"mean_reward": 0.5, "kl": 0.1, "loss": 0.2, "learning_rate": 1e-5, "entropy": 2.0, "clip_fraction": 0.1}
 

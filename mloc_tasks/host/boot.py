@@ -1,11 +1,14 @@
 """Starts an executor host: `python boot.py SOCKET_FD TARGET`, under whatever interpreter the executor needs.
 
-`python boot.py examine TARGET...` says on standard output what that interpreter can do (`examination`).
+`python boot.py examine TARGET...` says on standard output what that interpreter can do (`examination`), and
+`python boot.py call MODULE:FUNCTION ARGUMENT...` calls a function of this package, in a process that a host
+starts.
 
 That interpreter need not have MLOC installed, and may have another version of it: this file's own package is used, also
 in the processes that the host starts with `multiprocessing`, and nothing else that lies beside the package.
 """
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -46,6 +49,9 @@ if __name__ == "__main__":
         from mloc_tasks.host.examination import report
 
         report(sys.argv[2:])
+    elif sys.argv[1] == "call":
+        module, _, function = sys.argv[2].partition(":")
+        getattr(importlib.import_module(module), function)(*sys.argv[3:])
     else:
         from mloc_tasks.host.child import serve
 

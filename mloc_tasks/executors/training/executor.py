@@ -11,6 +11,9 @@ from typing import Any, ClassVar
 
 from mloc_tasks.errors import ConfigError
 from mloc_tasks.executors.base import Executor, Task
+from mloc_tasks.executors.training.launch import launch_of, unsupported, usable_cpus, visible_gpus
+from mloc_tasks.executors.training.processes import run_processes
+from mloc_tasks.executors.training.surroundings import settle_alone
 from mloc_tasks.host.interpreters import variable
 
 
@@ -37,6 +40,11 @@ class TrainingExecutor(Executor):
 
     def run(self, task: Task, out_dir: Path) -> dict[str, Any]:
         self._check_installed()
+        launch = launch_of(task.spec, gpus=visible_gpus(), cpus=usable_cpus())
+        if launch.processes > 1:
+            target = f"{type(self).__module__}:{type(self).__qualname__}"
+            return run_processes(target, task, out_dir, launch)
+        settle_alone(launch)
         return self.train(task, out_dir)
 
     @abstractmethod
@@ -47,6 +55,10 @@ class TrainingExecutor(Executor):
         `responses.json` holds; what the others return is not looked at. Raises as `run`: the first error of any of
         them is the attempt's, and the others are ended.
         """
+
+    @classmethod
+    def unsupported(cls, document: Mapping[str, Any]) -> str | None:
+        return unsupported(document)
 
     @classmethod
     def _check_installed(cls) -> None:

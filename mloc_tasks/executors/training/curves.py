@@ -91,6 +91,7 @@ def save_panels(panels: Sequence[Panel], files: Sequence[Path], *, title: str) -
         for file in files:
             undated = {"Date": None} if file.suffix == ".svg" else None
             figure.savefig(file, dpi=DOTS_PER_INCH, metadata=undated)
+            figure.set_layout_engine("none")  # the next file has the layout of this one, found once
 
 
 def _figure(panels: Sequence[Panel], title: str) -> Figure:

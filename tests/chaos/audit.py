@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 from mloc_tasks.artifacts.names import MANIFEST_NAME, RESERVED
@@ -20,6 +22,10 @@ QUIET_SEC = 60.0
 STALE_ENDS_SEC = 10.0
 STRAYS_END_SEC = 10.0
 RESULT = "responses.json"
+
+_LOG_LINE = re.compile(r"\[(\S+ \S+): \w+/[^\]]*\] (\S+)/(\d+): (.*)")
+_STORED = re.compile(r"the checkpoint of step (\d+) is in the store")
+_BEGUN = re.compile(r"resumes from step (\d+)|begins anew")
 
 
 def wait_for_quiet(stack: Stack) -> None:
@@ -55,6 +61,7 @@ def audit(stack: Stack, run: Run, pipeline: Pipeline) -> list[str]:
         *_ledger_problems(stack, run, pipeline),
         *_store_problems(stack, run, pipeline),
         *_result_problems(run, pipeline),
+        *_training_problems(stack, run),
         *_key_problems(stack),
         *(f"a process is left over: {process}" for process in _strays(stack)),
         *(f"a file is left over: {path}" for path in _temporary_files(stack)),
@@ -121,6 +128,24 @@ def _result_problems(run: Run, pipeline: Pipeline) -> Iterator[str]:
     expected = json.dumps(pipeline.expected(), ensure_ascii=False).encode()
     if text != expected:
         yield f"the result is not a calm run's: {text[:200]!r}... instead of {expected[:200]!r}..."
+
+
+def _training_problems(stack: Stack, run: Run) -> Iterator[str]:
+    """No attempt begins before a checkpoint that was in the store by then; the workers' logs tell."""
+    lines = sorted(
+        (datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S,%f"), int(match[3]), match[4])
+        for name in stack.names
+        for line in stack.log(name).read_text(errors="replace").splitlines()
+        if (match := _LOG_LINE.match(line)) and match[2] == f"{run.id}/trained/0"
+    )
+    stored: list[tuple[int, int]] = []  # attempt and step, as they came
+    for _, attempt, text in lines:
+        if match := _STORED.match(text):
+            stored.append((attempt, int(match[1])))
+        elif match := _BEGUN.match(text):
+            newest = max((step for earlier, step in stored if earlier < attempt), default=0)
+            if int(match[1] or 0) < newest:
+                yield f"attempt {attempt} at trained: {text!r}, though step {newest} was in the store"
 
 
 def _key_problems(stack: Stack) -> Iterator[str]:

@@ -43,8 +43,7 @@ def test_the_first_documentation_s_examples_are_there(name: str, example: str) -
     document = yaml.safe_load((ROOT / "templates" / f"{name}.yaml").read_text())
     assert document["kind"] == example
     workflow, _ = read_spec(ROOT / "templates" / f"{name}.yaml", Settings())
-    reason = missing_reason(workflow.stages[0].spec.task_type, workflow.stages[0].document)
-    assert (reason is None) == (name == "inference_vllm_mistral"), "there is no executor for PPO yet"
+    assert missing_reason(workflow.stages[0].spec.task_type, workflow.stages[0].document) is None
 
 
 @pytest.mark.usefixtures("worker")

@@ -39,10 +39,12 @@ BUILT_IN: Mapping[str, str] = {
     "sft": SFT,
     "lora_sft": SFT,
     "dpo": "mloc_tasks.executors.trl:DpoExecutor",
+    "reward": "mloc_tasks.executors.trl:RewardExecutor",
+    "ppo": "mloc_tasks.executors.ppo:PpoExecutor",
 }
 
 # Task types that the language knows and whose executor a later version brings.
-PLANNED = frozenset({"ppo", "grpo", "reward"})
+PLANNED = frozenset({"grpo"})
 
 
 @dataclass(frozen=True, kw_only=True)

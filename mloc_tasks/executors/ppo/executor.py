@@ -18,7 +18,6 @@ from mloc_tasks.executors.ppo.policy import Policy
 from mloc_tasks.executors.ppo.prompts import Prompt, encoded
 from mloc_tasks.executors.ppo.rollout import Sampler
 from mloc_tasks.executors.ppo.scoring import scorer_of
-from mloc_tasks.executors.ppo.scoring.choice import unsupported_reward
 from mloc_tasks.executors.ppo.settings import PpoSettings, ppo_settings, refused
 from mloc_tasks.executors.ppo.trainer import train
 from mloc_tasks.executors.training.checkpoints import METRICS, Checkpoints, Clock, Schedule
@@ -47,7 +46,7 @@ class PpoExecutor(TrainingExecutor):
     def unsupported(cls, document: Mapping[str, Any]) -> str | None:
         training = document.get("training")
         reason = refused(training) if isinstance(training, Mapping) else None
-        return reason or unsupported_reward(document.get("reward_model")) or super().unsupported(document)
+        return reason or super().unsupported(document)
 
     def train(self, task: Task, out_dir: Path) -> dict[str, Any]:
         if reason := self.unsupported(task["spec"]):

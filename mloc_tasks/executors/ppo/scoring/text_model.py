@@ -42,12 +42,14 @@ class TextModel:
         with torch.inference_mode():
             for begin in range(0, len(order), self.batch_size):
                 rows = order[begin : begin + self.batch_size]
-                # A text without a token, as "" is to tokenizers that add none of their own, has nothing to look at.
-                shown = [texts[row] or " " for row in rows]
-                batch = self.tokenizer(
-                    shown, padding=True, truncation=self.most_tokens is not None, max_length=self.most_tokens,
-                    return_tensors="pt",
-                ).to(self.model.device)  # fmt: skip
+                encoded = self.tokenizer(
+                    [texts[row] for row in rows],
+                    truncation=self.most_tokens is not None,
+                    max_length=self.most_tokens,
+                )
+                # "" has no token where the tokenizer adds none of its own, and the model nothing to look at.
+                ids = [each or [self.tokenizer.pad_token_id] for each in encoded["input_ids"]]
+                batch = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.model.device)
                 logits[rows] = self.model(**batch).logits.float().cpu()
         return logits
 

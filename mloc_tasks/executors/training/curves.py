@@ -60,9 +60,12 @@ class NoPicturesError(MlocError):
 def draw_curves(out_dir: Path, *, title: str, log: Callable[..., None]) -> None:
     """Draw `metrics.jsonl` in `out_dir` as curves.png and curves.svg beside it.
 
-    Never fails: a training is worth more than its picture. What is missing for it is logged in one line.
+    Never fails: a training is worth more than its picture. What is missing for it is logged in one line; one without
+    metrics has none.
     """
     metrics = out_dir / METRICS_FILE
+    if not metrics.exists():
+        return
     try:
         with metrics.open(encoding="utf-8") as lines:
             panels = all_panels(read_steps(lines))

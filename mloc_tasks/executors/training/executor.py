@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from mloc_tasks.errors import ConfigError
 from mloc_tasks.executors.base import Executor, Task
+from mloc_tasks.executors.training.curves import draw_curves
 from mloc_tasks.executors.training.launch import launch_of, unsupported, usable_cpus, visible_gpus
 from mloc_tasks.executors.training.processes import run_processes
 from mloc_tasks.executors.training.surroundings import settle_alone
@@ -43,9 +44,13 @@ class TrainingExecutor(Executor):
         launch = launch_of(task.spec, gpus=visible_gpus(), cpus=usable_cpus())
         if launch.processes > 1:
             target = f"{type(self).__module__}:{type(self).__qualname__}"
-            return run_processes(target, task, out_dir, launch)
-        settle_alone(launch)
-        return self.train(task, out_dir)
+            result = run_processes(target, task, out_dir, launch)
+        else:
+            settle_alone(launch)
+            result = self.train(task, out_dir)
+        what = f"{task.spec.task_type} of {result.get('model')}"
+        draw_curves(out_dir, title=f"{task.stage}: {what}" if task.stage else what, log=task.report.log)
+        return result
 
     @abstractmethod
     def train(self, task: Task, out_dir: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 TEMPLATES = sorted((ROOT / "templates").glob("*.yaml"))
 NAMES = [path.stem for path in TEMPLATES]
 WAIT_SEC = 600
+TRAINING_SEC = 1800
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=NAMES)
@@ -67,6 +68,37 @@ def test_a_template_runs_on_the_real_model(
     assert len(result["items"]) == rows
     assert said in result["items"][0]["output"]
     assert result["usage"]["completion_tokens"] > rows
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("name", ["sft", "lora-sft", "dpo", "reward", "ppo", "grpo", "sft-continue"])
+def test_a_template_trains_the_real_model(name: str) -> None:
+    pytest.importorskip("trl")
+    result = submit_yaml(ROOT / "templates" / f"{name}.yaml").result(timeout=TRAINING_SEC)
+    assert result["ok"]
+    assert result["steps"] >= 5
+    assert result["final_model_url"].endswith("/final_model")
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize(("name", "rows"), [("sft-dpo-evaluate", 6), ("reward-ppo-inference", 10)])
+def test_what_a_template_trains_answers_in_a_later_stage(name: str, rows: int) -> None:
+    pytest.importorskip("trl")
+    result = submit_yaml(ROOT / "templates" / f"{name}.yaml").result(timeout=TRAINING_SEC)
+    assert result["ok"]
+    assert len(result["items"]) == rows
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("worker")
+@pytest.mark.skipif(not fits(), reason="vLLM is not installed, or its build is not for this machine's devices")
+def test_an_adapter_that_a_template_trains_is_loaded_by_vllm() -> None:
+    pytest.importorskip("trl")
+    result = submit_yaml(ROOT / "templates" / "lora-sft-vllm.yaml").result(timeout=TRAINING_SEC)
+    assert len(result["items"]) == 10
+    assert all(item["output"] for item in result["items"])
 
 
 @pytest.mark.model

@@ -14,6 +14,7 @@ _TRAINED = frozenset(
         "model",
         "steps",
         "metrics",
+        "train_seconds",
         "metrics_url",
         "final_model_url",
         "final_model_archive_url",

@@ -35,7 +35,7 @@ class Learner:
         self._head = list(policy.value_head.parameters())
         if not self._weights:
             raise ExecutionError("nothing of the model is trained: no weight takes a gradient")
-        group.begin_equal(weights.data for weights in [*self._weights, *self._head])
+        group.begin_equal(each.data for each in [*self._weights, *self._head, *policy.first_weights.values()])
         self._all_gradients = group.size > 1
         self.optimizer = torch.optim.AdamW(
             [

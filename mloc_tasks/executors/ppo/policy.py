@@ -58,6 +58,9 @@ class Policy:
         autocast: gives the context in which the model computes. exact: that is float32, so that a token's estimates are
             the same up to rounding whether it is computed alone or with others.
         checkpointing: computes activations again in the backward pass instead of keeping them.
+
+    Attributes:
+        first_weights: the copy of what is trained, by name; empty where the reference is the model without adapter.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class Policy:
             causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self._body = Body(causal, autocast)
         weights = {} if new_adapter else self.trained_weights()
-        self._first_weights = {name: each.detach().clone() for name, each in weights.items()}
+        self.first_weights = {name: each.detach().clone() for name, each in weights.items()}
         self.value_head = torch.nn.Linear(self._body.width, 1, device=self.device)
         torch.nn.init.zeros_(self.value_head.weight)
         torch.nn.init.zeros_(self.value_head.bias)
@@ -155,7 +158,7 @@ class Policy:
     @contextmanager
     def _as_reference(self) -> Iterator[None]:
         """Within it the model is what it was before its training."""
-        if not self._first_weights:
+        if not self.first_weights:
             with self.model.disable_adapter():
                 yield
             return
@@ -163,7 +166,7 @@ class Policy:
         now = {name: weights.data for name, weights in trained.items()}
         try:
             for name, weights in trained.items():
-                weights.data = self._first_weights[name]
+                weights.data = self.first_weights[name]
             yield
         finally:
             for name, weights in trained.items():

@@ -5,7 +5,7 @@
 SmolLM2-135M writes 24 tokens to each of 16 prompts a step, and VADER's compound score of what it wrote is the reward.
 Ours runs with its defaults (LoRA: one backbone is policy, value and, the adapter switched off, reference) as a run on a
 worker, and with `--full-steps` also with all weights trained, as TRL's. `--trl` is the Python of an environment that
-has trl==1.12.0; batch, tokens and passes over a rollout are the same there. Tokens per second leave out the first step.
+has trl==1.12.0 and MLOC; batch, tokens and passes over a rollout are the same there. Tokens per second leave out the first step.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     contestants: dict[str, Any] = {}
     for seed in options.seeds:
         contestants[f"ours, LoRA, seed {seed}"] = run_ours(seed, options.steps)
@@ -62,7 +61,7 @@ def run_ours(seed: int, steps: int, **training: Any) -> dict[str, Any]:
         "taskType": "ppo",
         "model": {"source": {"type": "package", "identifier": MODEL}},
         "data": {"type": "file", "url": str(PROMPTS)},
-        "reward_model": {"type": "function", "identifier": "rewards:positive"},
+        "reward_model": {"type": "function", "identifier": "mloc_tasks.rewards:vader"},
         "training": {"steps": steps, "batch_size": BATCH_SIZE, "ppo_epochs": EPOCHS, "seed": seed, **training},
         "generation": {"max_new_tokens": TOKENS, "temperature": 1.0},
     }

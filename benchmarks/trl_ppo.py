@@ -19,7 +19,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from rewards import positive
+
+from mloc_tasks.rewards import vader
 
 ASSISTANT = "<|im_start|>assistant\n"
 
@@ -42,7 +43,7 @@ class TextReward(torch.nn.Module):
         texts = [self._tokenizer.decode(row).rpartition(ASSISTANT)[2] for row in rows]
         self.tokens.append(sum(len(self._tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts))
         answers = [text.removesuffix(self._tokenizer.eos_token) for text in texts]
-        scores = torch.tensor(positive(texts, answers), dtype=torch.float32)
+        scores = torch.tensor(vader(texts, answers), dtype=torch.float32)
         hidden = scores[:, None, None].expand(-1, input_ids.shape[1], 1)
         return SimpleNamespace(hidden_states=[hidden])
 

@@ -57,12 +57,18 @@ def validate_stage(document: dict[str, Any], top: Origin, origins: Origins) -> S
 
 
 def _without_other_branches(errors: list[ErrorDetails]) -> list[ErrorDetails]:
-    """The errors without `must be text` for lists that are a fitting alternative, but for one of their entries."""
+    """The errors without those that follow from others.
+
+    That is `must be text` for lists that are a fitting alternative, but for one of their entries, and `must not be
+    empty` for lists that are empty because an entry was refused.
+    """
     lists = {error["loc"][:-2] for error in errors if isinstance(error["loc"][-1], int)}
+    above = {error["loc"][:end] for error in errors for end in range(len(error["loc"]))}
     return [
         error
         for error in errors
         if not (error["type"] == "string_type" and isinstance(error["input"], list) and error["loc"][:-1] in lists)
+        and not (error["type"] == "too_short" and error["loc"] in above)
     ]
 
 

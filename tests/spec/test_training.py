@@ -157,6 +157,22 @@ def test_data_that_the_method_cannot_learn_from(task_type: str, data: str, words
     assert suggestion in problem.suggestion
 
 
+@pytest.mark.parametrize(
+    ("pair", "path", "words"),
+    [
+        ("{prompt: a, chosen: b}", "[0].rejected", "missing"),
+        ("{prompt: 5, chosen: b, rejected: c}", "[0].prompt", "5 is not an input"),
+        ("{prompt: a, chosen: [{role: assistant}], rejected: c}", "[0].chosen[0]", "not a chat message"),
+        ("{prompt: a, chosen: '${x.result.y}', rejected: c, best: d}", "[0].best", "unknown key"),
+    ],
+)
+def test_problem_in_a_pair(pair: str, path: str, words: str) -> None:
+    stages = "  stages:\n  - {name: x, taskType: echo}\n  - name: train\n    taskType: dpo\n"
+    problem = only(problems(MODEL + stages + f"    data: {{preferences: [{pair}]}}\n"))
+    assert problem.path == f"spec.stages[1].data.preferences{path}"
+    assert words in problem.message
+
+
 def test_the_better_answers_of_pairs_can_be_imitated() -> None:
     data = "{response_column: chosen, preferences: [{prompt: a, chosen: b, rejected: c}]}"
     assert load(MODEL + f"  taskType: sft\n  data: {data}\n").warnings == ()

@@ -29,45 +29,47 @@ def check_items(value: object) -> list[Any]:
         raise refuse(f"must be a list of prompts, not {shown(value)}")
     for index, item in enumerate(value):
         if not isinstance(item, str):
-            _check_messages(item, index)
+            _check_messages(item, (index,))
     return list(value)
 
 
-def _check_messages(item: object, index: int) -> None:
+def check_text(value: object) -> Any:
+    """A text, or a list of chat messages `{role, content}`."""
+    if not isinstance(value, str):
+        _check_messages(value, ())
+    return value
+
+
+def _check_messages(item: object, at: tuple[int, ...]) -> None:
     advice = "an item is a string or a list of chat messages {role, content}; quote a text that reads as something else"
     if not isinstance(item, list) or not item:
-        raise refuse(f"{shown(item)} is not an input", advice, at=(index,))
+        raise refuse(f"{shown(item)} is not an input", advice, at=at)
     for position, message in enumerate(item):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str) or "content" not in message:
             raise refuse(
-                f"{shown(message)} is not a chat message", "write {role: user, content: ...}", at=(index, position)
+                f"{shown(message)} is not a chat message", "write {role: user, content: ...}", at=(*at, position)
             )
         if not isinstance(message["content"], str | list):
-            raise refuse(f"{shown(message['content'])} is not text", at=(index, position, "content"))
+            raise refuse(f"{shown(message['content'])} is not text", at=(*at, position, "content"))
 
 
-Items = Annotated[
-    list[Any],
-    BeforeValidator(check_items),
-    WithJsonSchema(
+_TEXT_OR_MESSAGES: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string"},
         {
             "type": "array",
             "items": {
-                "anyOf": [
-                    {"type": "string"},
-                    {
-                        "type": "array",
-                        "items": {
-                            "type": "object",
-                            "properties": {"role": {"type": "string"}, "content": {"type": ["string", "array"]}},
-                            "required": ["role", "content"],
-                        },
-                    },
-                ]
+                "type": "object",
+                "properties": {"role": {"type": "string"}, "content": {"type": ["string", "array"]}},
+                "required": ["role", "content"],
             },
-        }
-    ),
+        },
+    ]
+}
+Items = Annotated[
+    list[Any], BeforeValidator(check_items), WithJsonSchema({"type": "array", "items": _TEXT_OR_MESSAGES})
 ]
+TextOrMessages = Annotated[str | list[Any], BeforeValidator(check_text), WithJsonSchema(_TEXT_OR_MESSAGES)]
 
 
 class Columns(SpecModel):
@@ -159,9 +161,9 @@ class GraphTemplateData(Columns):
 class Preference(SpecModel):
     """Two answers to one prompt, the better one named."""
 
-    prompt: str | list[Any] = Field(description="Text or chat messages.")
-    chosen: str | list[Any] = Field(description="The better answer.")
-    rejected: str | list[Any] = Field(description="The worse answer.")
+    prompt: TextOrMessages = Field(description="Text or chat messages.")
+    chosen: TextOrMessages = Field(description="The better answer.")
+    rejected: TextOrMessages = Field(description="The worse answer.")
 
 
 class PreferencesData(Selection):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -15,6 +16,7 @@ from mloc_tasks.checkpoint_uploads import CheckpointUploads
 from mloc_tasks.errors import AttemptCancelledError, BrokerError, MlocError, StaleAttemptError
 from mloc_tasks.execution import Prepared
 from mloc_tasks.hosting import Watch
+from mloc_tasks.models.locks import locked, locked_if_free
 from mloc_tasks.saved_checkpoints import SavedCheckpoints, remove_checkpoints
 from mloc_tasks.saved_rows import rows_key
 
@@ -22,7 +24,8 @@ logger = logging.getLogger("mloc.attempt")
 
 KEEP = 1  # checkpoints in the store, where `training.save_total_limit` says nothing
 CANCELLED_SEC = 3.0  # that the end of a cancelled attempt waits for its last checkpoint
-OWNER = "attempt.json"  # in an attempt's folder: whose it is
+OWNER = "mloc-attempt.json"  # in an attempt's folder: whose it is, locked by its process
+LEFT_SEC = 60.0  # after which a folder that nobody has locked is one that a killed process left
 
 
 @contextmanager
@@ -40,8 +43,7 @@ def keeping_checkpoints(attempt: Attempt, stage: Prepared) -> Iterator[Checkpoin
     attempt.after_commit.append(partial(remove_checkpoints, place.store, attempt.shard_prefix))
     after = record.base if record.fresh else 0
     saved = SavedCheckpoints(place.store, attempt.shard_prefix, _key(stage), attempt=record.attempt, after=after)
-    with place.scratch(attempt.job.run_id) as folder:
-        _remove_left_folders(attempt, folder)
+    with _folder(attempt) as folder:
         uploads = CheckpointUploads(
             saved,
             folder,
@@ -85,14 +87,29 @@ def _tell(attempt: Attempt, text: str, level: str) -> None:
         attempt.report.log(text, level=level)
 
 
-def _remove_left_folders(attempt: Attempt, folder: Path) -> None:
-    """Remove what earlier attempts at the shard left on this machine when they were killed: gigabytes, perhaps."""
-    owner = {"shard": attempt.shard_prefix, "attempt": attempt.record.attempt}
-    (folder / OWNER).write_text(json.dumps(owner), encoding="utf-8")
-    if owner["attempt"] == 1:
-        return
-    for other in folder.parent.glob(f"*/{OWNER}"):
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            found = json.loads(other.read_text(encoding="utf-8"))
-            if found["shard"] == owner["shard"] and found["attempt"] < attempt.record.attempt:
-                shutil.rmtree(other.parent, ignore_errors=True)
+@contextmanager
+def _folder(attempt: Attempt) -> Iterator[Path]:
+    """A folder for the attempt's checkpoints, after those that killed attempts left here: gigabytes, perhaps."""
+    with attempt.place.scratch(attempt.job.run_id) as folder:
+        owner = folder / OWNER
+        owner.write_text(json.dumps({"shard": attempt.shard_prefix, "attempt": attempt.record.attempt}))
+        with locked(owner):
+            for other in folder.parent.glob(f"*/{OWNER}"):
+                with suppress(OSError, ValueError, TypeError, KeyError):
+                    if other != owner and (_is_of_earlier(other, attempt) or _is_of_the_dead(other)):
+                        shutil.rmtree(other.parent, ignore_errors=True)
+            yield folder
+
+
+def _is_of_earlier(owner: Path, attempt: Attempt) -> bool:
+    """Whether a folder is of an attempt that `attempt` has taken over from."""
+    found = json.loads(owner.read_text())
+    return bool(found["shard"] == attempt.shard_prefix and found["attempt"] < attempt.record.attempt)
+
+
+def _is_of_the_dead(owner: Path) -> bool:
+    """Whether a folder's process has died, of whatever run; not one that is about to take its lock."""
+    if time.time() - owner.stat().st_mtime < LEFT_SEC:
+        return False
+    with locked_if_free(owner) as free:
+        return free

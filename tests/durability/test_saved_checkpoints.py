@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -14,7 +15,9 @@ import psutil
 import pytest
 
 from mloc_tasks.artifacts import ArtifactStore
+from mloc_tasks.checkpointing import OWNER
 from mloc_tasks.ledger import State
+from mloc_tasks.models.locks import locked
 from mloc_tasks.settings import get_settings, reset_settings
 from mloc_tasks.workplace import store_of
 from scheduler import Run, submit_yaml
@@ -120,8 +123,8 @@ def test_after_a_killed_pool_child_the_training_goes_on_and_leaves_nothing_there
     child.kill()
     wait_for_attempt(training.run, stage="checkpointed", attempt=2)
     wait_until(lambda: training.told("resumes from"))
-    owners = list((tmp_path / "results").glob(f".mloc-{training.run.id}/*/attempt.json"))
-    assert [owner.read_text()[-2] for owner in owners] == ["2"]
+    owners = list((tmp_path / "results").glob(f".mloc-{training.run.id}/*/{OWNER}"))
+    assert [json.loads(owner.read_text())["attempt"] for owner in owners] == [2]
     training.check(attempts=2)
 
 
@@ -148,9 +151,10 @@ def test_a_failure_that_may_pass_costs_no_step(start_worker: StartWorker, store:
 
 def test_after_a_final_failure_a_retry_goes_on(start_worker: StartWorker, store: ArtifactStore, tmp_path: Path) -> None:
     start_worker("one")
-    training = Training(store, tmp_path, fail={"1": [22, "final"]})
+    training = Training(store, tmp_path, fail={"1": [42, "final"]}, training={"save_total_limit": 2})
     assert training.run.wait(WAIT_SEC) is State.FAILED
-    assert training.saved == ["1/step-00000020"]
+    assert len(training.saved) == 2
+    assert training.saved[1] == "1/step-00000040"
     training.run.retry_failed()
     training.check(attempts=2, most_again=2)
 
@@ -228,6 +232,23 @@ def test_a_stage_that_never_failed_leaves_no_checkpoint(
     assert training.told("is in the store")
     assert not training.saved
     assert [path.name for path in (tmp_path / "results" / training.run.id / "checkpointed" / "0").iterdir()] == ["1"]
+
+
+def test_what_a_killed_process_left_of_another_run_goes_and_what_is_in_use_stays(
+    start_worker: StartWorker, store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    monkeypatch.setenv("MLOC_SCRATCH_DIR", str(scratch))
+    for name in ("left", "used", "young"):
+        (scratch / name).mkdir(parents=True)
+        (scratch / name / OWNER).write_text('{"shard": "another/train/0", "attempt": 1}')
+        if name != "young":
+            os.utime(scratch / name / OWNER, (0, 0))
+    start_worker("one")
+    with locked(scratch / "used" / OWNER):
+        training = Training(store, tmp_path, steps=10)
+        assert training.run.wait(WAIT_SEC) is State.DONE
+    assert sorted(path.name for path in scratch.iterdir()) == ["used", "young"]
 
 
 def test_what_is_wanted_anew_begins_anew(start_worker: StartWorker, store: ArtifactStore, tmp_path: Path) -> None:

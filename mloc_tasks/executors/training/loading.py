@@ -116,12 +116,14 @@ def load_model(
     asked["dtype"] = getattr(torch, precision.weights)
     try:
         model = getattr(transformers, auto_class).from_pretrained(files.location, **asked)
-        _make_saveable(model)
-        return merge_adapters(model, files.adapters) if files.adapters else model
+        if files.adapters:
+            model = merge_adapters(model, files.adapters).requires_grad_(True)  # PEFT froze what it put them onto
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(f"the model {files.name} cannot be loaded: {error}", hint=_hint(error)) from error
+    _make_saveable(model)
+    return model
 
 
 def checkpoint_to_continue(task: Task) -> Path | None:

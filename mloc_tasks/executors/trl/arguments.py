@@ -32,6 +32,7 @@ class Method:
         shown: the metrics that log lines show.
         lora_learning_rate: the default where an adapter is trained: about ten times that of all weights, by "LoRA
             Without Regret" (Schulman et al. 2025), which TRL's documentation follows.
+        too_long: why rows are left out at `training.max_seq_length`.
     """
 
     label: str
@@ -41,6 +42,7 @@ class Method:
     generation_names: Mapping[str, str] = field(default_factory=dict)
     shown: tuple[str, ...]
     lora_learning_rate: float
+    too_long: str = "the prompt alone fills training.max_seq_length"
 
 
 TRAINING: Mapping[str, str] = {
@@ -69,6 +71,15 @@ DPO = Method(
     names={**TRAINING, "max_seq_length": "max_length"},
     shown=("loss", "rewards/margins", "rewards/accuracies", "learning_rate"),
     lora_learning_rate=1e-5,
+)
+REWARD = Method(
+    label="Reward",
+    config="RewardConfig",
+    trainer="RewardTrainer",
+    names={**TRAINING, "max_seq_length": "max_length"},
+    shown=("loss", "accuracy", "margin", "learning_rate"),
+    lora_learning_rate=1e-3,
+    too_long="prompt and answer are longer than training.max_seq_length, by default 1024 tokens",
 )
 
 OURS = frozenset(

@@ -6,6 +6,7 @@ import importlib
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,16 +47,18 @@ def dataset_of(rows: Iterable[TrainingRow], folder: Path) -> Any:
 def _write(rows: Iterable[TrainingRow], path: Path) -> None:
     import pyarrow
 
-    writer_of: Any = importlib.import_module("datasets.arrow_writer").ArrowWriter
-    with writer_of(path=str(path)) as writer:
-        try:
-            for row in rows:
-                writer.write(row)
-            count, _ = writer.finalize()
-        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, TypeError) as error:
-            raise InputError(
-                f"the rows cannot be put into one table: {error}",
-                hint="all rows must have the same columns, each of one kind",
-            ) from error
-    if not count:
+    waiting = iter(rows)
+    first = next(waiting, None)
+    if first is None:
         raise InputError("there is no row to train on")
+    writer_of: Any = importlib.import_module("datasets.arrow_writer").ArrowWriter
+    try:
+        with writer_of(path=str(path)) as writer:
+            for row in chain([first], waiting):
+                writer.write(row)
+            writer.finalize()
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+        raise InputError(
+            f"the rows cannot be put into one table: {error}",
+            hint="all rows must have the same columns, each of one kind",
+        ) from error

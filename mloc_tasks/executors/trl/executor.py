@@ -6,7 +6,6 @@ import importlib
 import json
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,7 +21,7 @@ from mloc_tasks.executors.training.rank import is_first
 from mloc_tasks.executors.training.saving import result_of, save_sharded, save_trained
 from mloc_tasks.executors.trl.arguments import Method, config_for, refusal
 from mloc_tasks.executors.trl.dataset import dataset_of, rows_folder
-from mloc_tasks.executors.trl.quiet import quiet
+from mloc_tasks.executors.trl.quiet import Warnings, quiet
 from mloc_tasks.models.library_messages import library_messages
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class TrlExecutor(TrainingExecutor):
             raise ExecutionError("training needs rows", hint="give data")
         quiet()
         with (
-            library_messages(partial(task.report.log, level="warning")),
+            library_messages(Warnings(task.report)),
             memory_advice(task.spec, batch_size=_batch_size(task)),
             rows_folder(out_dir) as folder,
         ):
@@ -118,7 +117,7 @@ class TrlExecutor(TrainingExecutor):
                 )
         except (ValueError, TypeError, KeyError, NotImplementedError, ImportError) as error:
             raise ExecutionError(f"TRL's {self.method.trainer} refuses the stage: {error}") from error
-        _tell_of_lost_rows(task, before=len(dataset), left=len(trainer.train_dataset))
+        self._tell_of_lost_rows(task, before=len(dataset), left=len(trainer.train_dataset))
         if trainee.lora is not None and task.spec.lora is not None and task.spec.lora.seed is not None:
             draw_weights(trainer.model, task.spec.lora.seed)
         from transformers import PrinterCallback
@@ -135,15 +134,14 @@ class TrlExecutor(TrainingExecutor):
             task, out_dir, label=self.method.label, shown=self.method.shown, resumed=start / METRICS, step=step
         )
 
-
-def _tell_of_lost_rows(task: Task, *, before: int, left: int) -> None:
-    """TRL leaves out rows of whose answer nothing remains after the cut at `max_seq_length`."""
-    if left >= before or given_arguments(task.spec).get("packing"):
-        return
-    message = f"{before - left} of {before} rows are left out: the prompt alone fills training.max_seq_length"
-    if left == 0:
-        raise ExecutionError(message, hint="raise training.max_seq_length")
-    task.report.log(message, level="warning")
+    def _tell_of_lost_rows(self, task: Task, *, before: int, left: int) -> None:
+        """TRL leaves out rows of which nothing to learn remains at `max_seq_length`."""
+        if left >= before or given_arguments(task.spec).get("packing"):
+            return
+        message = f"{before - left} of {before} rows are left out: {self.method.too_long}"
+        if left == 0:
+            raise ExecutionError(message, hint="raise training.max_seq_length")
+        task.report.log(message, level="warning")
 
 
 def _batch_size(task: Task) -> int:

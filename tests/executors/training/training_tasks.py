@@ -43,12 +43,13 @@ def training_task(
     resume_from: Path | None = None,
     cache_dir: Path | None = None,
     wanted: Sequence[str] = (),
+    adapters: Sequence[dict[str, str]] = (),
     **more: Any,
 ) -> Task:
     """A training stage's task as an attempt makes it; `more` are further keys of the spec."""
     spec = {
         "task_type": task_type,
-        "model": {"source": {"type": "local", "identifier": str(model)}},
+        "model": {"source": {"type": "local", "identifier": str(model)}, "adapters": list(adapters)},
         "training": {"batch_size": 2, "steps": 4, "learning_rate": 0.01, **(training or {})},
         **more,
     }

@@ -5,7 +5,8 @@
 SmolLM2-135M writes 24 tokens to each of 16 prompts a step, and VADER's compound score of what it wrote is the reward.
 Ours runs with its defaults (LoRA: one backbone is policy, value and, the adapter switched off, reference) as a run on a
 worker, and with `--full-steps` also with all weights trained, as TRL's. `--trl` is the Python of an environment that
-has trl==1.12.0 and MLOC; batch, tokens and passes over a rollout are the same there. Tokens per second leave out the first step.
+has trl==1.12.0 and MLOC; batch, tokens and passes over a rollout are the same there. Tokens per second leave out the
+first step.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ A method is a table in `arguments` and a file with its executor.
 """
 
 from mloc_tasks.executors.trl.dpo import DpoExecutor
+from mloc_tasks.executors.trl.reward import RewardExecutor
 from mloc_tasks.executors.trl.sft import SftExecutor
 
-__all__ = ["DpoExecutor", "SftExecutor"]
+__all__ = ["DpoExecutor", "RewardExecutor", "SftExecutor"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -56,6 +56,10 @@ class TrlExecutor(TrainingExecutor):
         """What the trainer is given beside model, config, tokenizer, rows and adapter."""
         return {}
 
+    def callbacks(self, trainer: Any) -> Sequence[Any]:
+        """What else happens beside a step; they hear of it after it was said whether a checkpoint is made."""
+        return ()
+
     def train(self, task: Task, out_dir: Path) -> dict[str, Any]:
         if reason := refusal(task["spec"]):
             raise ExecutionError(reason)
@@ -87,6 +91,8 @@ class TrlExecutor(TrainingExecutor):
         )
         trainer = self._trainer(task, trainee, config, dataset)
         trainer.add_callback(Publishing(checkpoints, schedule, metrics=out_dir / METRICS_FILE))
+        for callback in self.callbacks(trainer):
+            trainer.add_callback(callback)
         if not is_first():
             trainer.train(resume_from_checkpoint=None if start is None else str(start))
             save_sharded(trainer, trainee, task, out_dir)

@@ -8,18 +8,15 @@ from typing import Any
 import pytest
 
 from mloc_tasks.executors.base import Task
-from mloc_tasks.executors.trl import DpoExecutor, SftExecutor
+from mloc_tasks.executors.trl import DpoExecutor, RewardExecutor, SftExecutor
 from mloc_tasks.executors.trl.executor import TrlExecutor
 from tests.executors.training.tiny_model import make_tiny_model
 from tests.executors.training.training_tasks import PREFERENCES, QUESTIONS, heard, training_task
+from tests.executors.trl.disturbed import kill, newest, run
 
 pytest.importorskip("trl")
 
 STEPS = 11  # more than an epoch: 8 steps with 16 rows, 6 with 12
-
-
-class Killed(BaseException):
-    """Stands for the signal that ends an attempt."""
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +30,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (SftExecutor, {"task_type": "sft"}),
         (SftExecutor, {"task_type": "lora_sft", "lora": {"r": 4, "dropout": 0.2}}),
         (DpoExecutor, {"task_type": "dpo"}),
+        (RewardExecutor, {"task_type": "reward"}),
+        (RewardExecutor, {"task_type": "reward", "lora": {"r": 4, "dropout": 0.2}}),
     ],
-    ids=["sft", "lora_sft", "dpo"],
+    ids=["sft", "lora_sft", "dpo", "reward", "lora_reward"],
 )
 def test_a_training_killed_twice_measures_what_an_undisturbed_one_does(
     executor: type[TrlExecutor], more: dict[str, Any], model: Path, tmp_path: Path
@@ -61,30 +60,5 @@ def test_a_training_killed_twice_measures_what_an_undisturbed_one_does(
 
 
 def task(model: Path, more: dict[str, Any], **folders: Path) -> Task:
-    rows = PREFERENCES if more["task_type"] == "dpo" else QUESTIONS
+    rows = PREFERENCES if more["task_type"] in ("dpo", "reward") else QUESTIONS
     return training_task(model, rows, training={"steps": STEPS, "save_freq": 4}, **folders, **more)
-
-
-def run(executor: type[TrlExecutor], task: Task, out_dir: Path) -> dict[str, Any]:
-    out_dir.mkdir()
-    return executor().run(task, out_dir)
-
-
-def kill(executor: type[TrlExecutor], task: Task, *, at: int, out_dir: Path) -> None:
-    """Run `task` until it has measured step `at`, and no further."""
-    report = heard(task)
-    keep = report.metrics
-
-    def metrics(step: int, values: dict[str, float]) -> None:
-        keep(step, values)
-        if step == at:
-            raise Killed
-
-    report.metrics = metrics  # type: ignore[method-assign]
-    with pytest.raises(Killed):
-        run(executor, task, out_dir)
-
-
-def newest(task: Task) -> Path:
-    assert task.checkpoint_dir is not None
-    return max(task.checkpoint_dir.glob("step-*"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from mloc_tasks.errors import ExecutionError
 from mloc_tasks.executors.base import Item
@@ -16,7 +15,8 @@ def classifier_scorer(model: TextModel, *, label: str | None, separator: str | N
     """Scores prompt and completion together: the one logit of a reward model, or the logit of class `label`.
 
     Both are written as for the training of a reward model: by the chat template of its own tokenizer where it has one,
-    else one behind the other with `separator` between.
+    else one behind the other with `separator` between, and behind both the end-of-text token if the model's head looks
+    at the last one.
 
     Raises ExecutionError when the model has several classes and `label` names none of them.
     """
@@ -24,18 +24,21 @@ def classifier_scorer(model: TextModel, *, label: str | None, separator: str | N
     form = row_format(model.tokenizer, separator=separator)
 
     def score(prompts: Sequence[Item], completions: Sequence[str]) -> list[float]:
-        texts = [_written(model.tokenizer, form, *pair) for pair in zip(prompts, completions, strict=True)]
+        texts = [_written(model, form, *pair) for pair in zip(prompts, completions, strict=True)]
         source = f"the reward model {model.name}"
-        return checked_scores(model.logits(texts)[:, column], completions=completions, source=source)
+        logits = model.logits(texts, special_tokens=not form.chat)  # a chat template writes its own
+        return checked_scores(logits[:, column], completions=completions, source=source)
 
     return score
 
 
-def _written(tokenizer: Any, form: RowFormat, prompt: Item, completion: str) -> str:
+def _written(model: TextModel, form: RowFormat, prompt: Item, completion: str) -> str:
     row = form.conversation({"prompt": prompt if form.chat else text_of(prompt), "completion": completion})
     if not form.chat:
-        return f"{row['prompt']}{row['completion']}"
-    return str(tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False))
+        text = f"{row['prompt']}{row['completion']}"
+        end = model.tokenizer.eos_token if model.reads_last_token else None
+        return text if end is None or text.endswith(end) else f"{text}{end}"
+    return str(model.tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False))
 
 
 def _column(model: TextModel, label: str | None) -> int:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import torch
 
 BATCH_SIZE = 16
+HEADS = frozenset({"score", "classifier"})
+"""What models call the layer that scores."""
+
 _UNLIMITED_TOKENS = 10**9
 """Some tokenizers say "no limit" by a number like 10**30."""
 
@@ -23,6 +26,7 @@ class TextModel:
 
     Attributes:
         labels: the names of its classes, by number.
+        reads_last_token: it is a decoder, whose head looks at a text's last token.
         most_tokens: of a text; the rest is cut where the tokenizer cuts. None: no limit is known.
     """
 
@@ -30,11 +34,16 @@ class TextModel:
     model: Any
     tokenizer: Any
     labels: Mapping[int, str]
+    reads_last_token: bool
     most_tokens: int | None
     batch_size: int
 
-    def logits(self, texts: Sequence[str]) -> torch.Tensor:
-        """[texts, classes], float32, on the CPU; those of like length are computed together."""
+    def logits(self, texts: Sequence[str], *, special_tokens: bool = True) -> torch.Tensor:
+        """[texts, classes], float32, on the CPU; those of like length are computed together.
+
+        Args:
+            special_tokens: the tokenizer adds those that it begins or ends a text with.
+        """
         import torch
 
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
@@ -62,18 +71,26 @@ def load_text_model(files: ModelFiles, *, device: str, batch_size: int | None) -
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(files.location, **common)
         dtype = "float32" if device == "cpu" else "auto"
-        model: Any = AutoModelForSequenceClassification.from_pretrained(files.location, dtype=dtype, **common)
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            files.location, dtype=dtype, output_loading_info=True, **common
+        )
     except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(
             f"the reward model {files.name} cannot be loaded: {error}",
             hint="it must be a sequence-classification model with its tokenizer",
         ) from error
+    if any(HEADS.intersection(name.split(".")) for name in report["missing_keys"]):
+        raise ModelError(
+            f"{files.name} is no reward model: it has no head that scores",
+            hint="train one by a stage of task type reward, or name a sequence-classification model",
+        )
     model.eval().requires_grad_(False)
     return TextModel(
         name=files.name,
         model=model.to(device),
         tokenizer=_with_padding(tokenizer, model),
         labels={int(number): str(label) for number, label in model.config.id2label.items()},
+        reads_last_token=hasattr(model, "score"),
         most_tokens=_most_tokens(model, tokenizer),
         batch_size=batch_size or BATCH_SIZE,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 from typing import Any, ClassVar
@@ -71,3 +72,22 @@ class Steps(ScriptExecutor):
 
     def do_tell_pid(self, task: Task) -> None:
         Path(task["spec"]["folder"], f"pid-{rank()}").write_text(str(os.getpid()))
+
+    def do_shard(self, task: Task) -> dict[str, float]:
+        """A step of a layer whose weights lie in pieces in all processes (FSDP), and of the same layer whole."""
+        import torch
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        torch.manual_seed(0)
+        inputs, layer = torch.randn(4, 8), torch.nn.Linear(8, 6)
+        whole = copy.deepcopy(layer)
+        fully_shard(layer, mesh=init_device_mesh("cpu", (world_size(),)))
+        here = sum(weights.to_local().numel() for weights in layer.parameters())
+        losses = []
+        for model, rows in ((layer, inputs[rank() :: world_size()]), (whole, inputs)):
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            model(rows).square().mean().backward()
+            optimizer.step()
+            losses.append(model(inputs).square().mean().item())
+        return {"sharded": losses[0], "whole": losses[1], "weights_here": here}

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from mloc_tasks.errors import ConfigError
 from mloc_tasks.executors.base import Executor, Task
 from mloc_tasks.executors.training.curves import draw_curves
-from mloc_tasks.executors.training.launch import launch_of, unsupported, usable_cpus, visible_gpus
+from mloc_tasks.executors.training.launch import asks_for, launch_of, unsupported, usable_cpus, visible_gpus
 from mloc_tasks.executors.training.processes import run_processes
 from mloc_tasks.executors.training.surroundings import settle_alone
 from mloc_tasks.host.interpreters import variable
@@ -42,7 +42,9 @@ class TrainingExecutor(Executor):
     def run(self, task: Task, out_dir: Path) -> dict[str, Any]:
         self._check_installed()
         launch = launch_of(task.spec, gpus=visible_gpus(), cpus=usable_cpus())
-        if launch.processes > 1:
+        if not launch.gpus and asks_for(task.spec, "fsdp"):
+            task.report.log("training.fsdp: without GPUs every process holds the whole model", level="warning")
+        if launch.grouped:
             target = f"{type(self).__module__}:{type(self).__qualname__}"
             result = run_processes(target, task, out_dir, launch)
         else:

@@ -36,7 +36,7 @@ class Failure:
     def error(self, *, of: int) -> Exception:
         """The attempt's error; what helps to understand it is logged."""
         if self.frame["type"] == "error":
-            logger.error("process %d of 0 to %d failed; the others are ended", self.process.rank, of - 1)
+            logger.error("process %d (of 0 to %d) failed; all are ended", self.process.rank, of - 1)
             for line in self.frame["trace"].splitlines():
                 logger.error("%s", line)
             return from_frame(self.frame)

@@ -20,10 +20,20 @@ class Launch:
     """The processes of a training, and the GPUs they see, as CUDA_VISIBLE_DEVICES names them; none: they use CPUs.
 
     With several processes, each has the GPU of its number to itself.
+
+    Attributes:
+        sharded: FSDP or DeepSpeed splits the model among them, or keeps parts of it off its GPU: also a single process
+            is then one of a group.
     """
 
     processes: int
     gpus: tuple[str, ...]
+    sharded: bool = False
+
+    @property
+    def grouped(self) -> bool:
+        """Whether they form a group, and so are no part of the process that starts them."""
+        return self.processes > 1 or self.sharded
 
 
 def launch_of(spec: StageSpec, *, gpus: Sequence[str], cpus: int) -> Launch:
@@ -53,13 +63,24 @@ def launch_of(spec: StageSpec, *, gpus: Sequence[str], cpus: int) -> Launch:
             several = training.allow_multi_gpu is not False and not spread
             count = min(len(mine), asked.count if asked else 1) if several else 1
     count = max(count, 1)
+    if not mine and asks_for(spec, "deepspeed"):
+        raise ExecutionError(
+            "training.deepspeed needs GPUs, and the stage has none", hint="ask for some by resources.hardware.gpu"
+        )
     if mine and count > len(mine):
         has = "1 GPU" if len(mine) == 1 else f"{len(mine)} GPUs"
         raise ExecutionError(
             f"training.nproc_per_node asks for {count} processes, and the stage has {has}",
             hint=f"each process needs a GPU of its own: write resources.hardware.gpu.count: {count}",
         )
-    return Launch(count, mine if spread and count == 1 else mine[:count])
+    sharded = bool(mine) and (asks_for(spec, "fsdp") or asks_for(spec, "deepspeed"))
+    return Launch(count, mine if spread and count == 1 else mine[:count], sharded)
+
+
+def asks_for(spec: StageSpec, argument: str) -> bool:
+    """Whether `training` has an argument of transformers that turns something on."""
+    training = spec.training or Training()
+    return bool({**(training.model_extra or {}), **training.extra}.get(argument))
 
 
 def unsupported(document: Mapping[str, Any]) -> str | None:

@@ -65,6 +65,18 @@ def test_each_needs_a_gpu_of_its_own() -> None:
         launch(gpus=(), training={"nproc_per_node": "gpu"})
 
 
+@pytest.mark.parametrize("training", [{"fsdp": "full_shard"}, {"deepspeed": {"zero_optimization": {"stage": 3}}}])
+def test_a_model_in_pieces_is_trained_in_a_group_also_by_one_process(training: dict[str, Any]) -> None:
+    assert launch(count=1, gpus=("4",), training=training) == Launch(1, ("4",), sharded=True)
+    assert launch(count=4, training=training) == Launch(4, FOUR, sharded=True)
+    assert not launch(count=1, gpus=("4",), training={"fsdp": ""}).grouped
+
+
+def test_deepspeed_needs_gpus() -> None:
+    with pytest.raises(ExecutionError, match=r"training\.deepspeed needs GPUs"):
+        launch(gpus=(), training={"nproc_per_node": 2, "deepspeed": {"zero_optimization": {"stage": 2}}})
+
+
 @pytest.mark.parametrize("chosen", ["1,3", [1, 3], "GPU-5, GPU-7"])
 def test_visible_devices_are_counted_among_the_stages_own(chosen: Any) -> None:
     gpus = tuple(f"GPU-{number}" for number in FOUR)

@@ -32,16 +32,21 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(model: Path, tmp_path: Path) -> Run:
     """Trains for four steps, each of four rows; gives what each step measured."""
 
-    def train(task_type: str, name: str, *, processes: int, **training: Any) -> list[dict[str, float]]:
+    def train(
+        task_type: str, name: str, *, processes: int, resume_from: Path | None = None, **training: Any
+    ) -> list[dict[str, float]]:
         out_dir = tmp_path / name
         out_dir.mkdir()
         per_process = 4 if task_type == "ppo" else 4 // processes  # a rollout's batch is that of all processes
         more = {"reward_model": REWARD, "generation": {"max_tokens": 6}} if task_type == "ppo" else {}
+        kept: Any = {"checkpoint_dir": tmp_path / "checkpoints"} if "save_freq" in training else {}
         settings = {"nproc_per_node": processes, "batch_size": per_process, "bf16": False, "seed": 3, **training}
-        task = training_task(model, ROWS[task_type], task_type=task_type, training=settings, **more)
+        task = training_task(
+            model, ROWS[task_type], task_type=task_type, training=settings, resume_from=resume_from, **kept, **more
+        )
         result = EXECUTORS[task_type]().run(task, out_dir)
         assert result["steps"] == 4
-        assert len(heard(task).measured) == 4
+        assert len(heard(task).measured) == (2 if resume_from else 4)
         lines = (out_dir / "metrics.jsonl").read_text().splitlines()
         return [json.loads(line) for line in lines]
 
@@ -72,3 +77,11 @@ def test_two_processes_measure_what_one_does(task_type: str, run: Run, tmp_path:
     same(one, two, SHOWN[task_type])
     files = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("one", "two")]
     assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("task_type", ["sft", "ppo"])
+def test_two_processes_go_on_from_their_checkpoint(task_type: str, run: Run, tmp_path: Path) -> None:
+    whole = run(task_type, "whole", processes=2, save_freq=2)
+    checkpoint = (tmp_path / "checkpoints" / "step-00000002").rename(tmp_path / "fetched")
+    resumed = run(task_type, "resumed", processes=2, save_freq=2, resume_from=checkpoint)
+    same(whole, resumed, SHOWN[task_type])

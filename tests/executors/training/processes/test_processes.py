@@ -69,3 +69,9 @@ def test_what_must_be_installed_is_named(tmp_path: Path) -> None:
 def test_what_contradicts_itself_is_refused_before_it_runs() -> None:
     stage = {"training": {"nproc_per_node": 2, "allow_multi_gpu": False}}
     assert "contradict each other" in (TroupeExecutor.unsupported(stage) or "")
+
+
+def test_weights_can_lie_in_pieces_in_the_processes(hosts: Hosts) -> None:
+    found = begin(hosts, ["all", "shard"]).result()["shard"]
+    assert found["weights_here"] == (8 * 6 + 6) / 2
+    assert found["sharded"] == pytest.approx(found["whole"], rel=1e-5)

@@ -54,7 +54,7 @@ def test_one_that_is_not_ours_comes_with_its_traceback(hosts: Hosts) -> None:
     assert isinstance(error, ExecutionError)
     assert (str(error), error.kind, error.retryable) == ("ValueError: it did not work", "ValueError", False)
     assert any("in do_raise" in line for line in attempt.log)
-    assert any("process 1 of 0 to 1 failed" in line for line in attempt.log)
+    assert any("process 1 (of 0 to 1) failed" in line for line in attempt.log)
 
 
 def test_the_first_process_can_be_the_one_that_fails(hosts: Hosts) -> None:

@@ -32,7 +32,7 @@ def drawn(panels: Sequence[Panel], *, width: int, colours: bool) -> str:
     if importlib.util.find_spec("plotext") is None:
         raise NoPlotextError(
             "curves in the terminal are drawn by the Python package plotext, which is not installed",
-            hint="pip install plotext, or write a picture: --save curves.png",
+            hint="pip install 'mloc[plot]', or write a picture: --save curves.png",
         )
     import plotext
 

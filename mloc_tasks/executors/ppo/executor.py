@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from mloc_tasks.executors.ppo.prompts import Prompt, encoded
 from mloc_tasks.executors.ppo.rollout import Sampler
 from mloc_tasks.executors.ppo.scoring import scorer_of
 from mloc_tasks.executors.ppo.settings import PpoSettings, ppo_settings, refused
-from mloc_tasks.executors.ppo.trainer import train
+from mloc_tasks.executors.ppo.trainer import Took, train
 from mloc_tasks.executors.training.checkpoints import METRICS, Checkpoints, Clock, Schedule
 from mloc_tasks.executors.training.executor import TrainingExecutor
 from mloc_tasks.executors.training.loading import Trainee, load_for_training
@@ -41,6 +41,7 @@ class PpoExecutor(TrainingExecutor):
     name: ClassVar[str] = "ppo"
     family: ClassVar[str] = "ppo"
     requires: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft")
+    result_fields: ClassVar[frozenset[str] | None] = frozenset({"ok", "model", "steps", "metrics", "performance"})
 
     @classmethod
     def unsupported(cls, document: Mapping[str, Any]) -> str | None:
@@ -97,7 +98,10 @@ class _Training:
         log = self._metrics(learner)
         keep = self._checkpointing(learner, log, rows=len(prompts))
 
-        def after_step(step: int, values: Mapping[str, float]) -> None:
+        took: list[Took] = []
+
+        def after_step(step: int, values: Mapping[str, float], step_took: Took) -> None:
+            took.append(step_took)
             if log is not None:
                 log.record(step, values, done=step + 1)
                 keep(step + 1)
@@ -106,8 +110,7 @@ class _Training:
         if log is None:
             return {}
         save_trained(task, self._out_dir, trainee, policy.model)
-        result = result_of(trainee, steps=learner.step, metrics=log.summary())
-        return result
+        return result_of(trainee, steps=learner.step, metrics=log.summary(), performance=_performance(took))
 
     def _loaded(self) -> tuple[Trainee, Policy]:
         settings, spec = self._settings, self._task.spec
@@ -192,6 +195,19 @@ class _Training:
     def _say(self, message: str, *, level: str = "info") -> None:
         if is_first():
             self._task.report.log(message, level=level)
+
+
+def _performance(took: Sequence[Took]) -> dict[str, float]:
+    """Of the steps of this attempt, the first left out where there are others: it is slower than they are."""
+    steady = took[1:] or took
+    sec = sum(each.sec for each in steady)
+    if not sec:
+        return {}
+    return {
+        "step_sec": round(sec / len(steady), 3),
+        "rollout_sec": round(sum(each.rollout_sec for each in steady) / len(steady), 3),
+        "tokens_per_sec": round(sum(each.tokens for each in steady) / sec, 3),
+    }
 
 
 def end_tokens_of(model: Any, tokenizer: Any) -> tuple[int, ...]:

@@ -98,7 +98,9 @@ def value_loss(
     clipped = (old_values + (values - old_values).clamp(-clip, clip) - returns) ** 2
     loss = masked_mean(torch.maximum(plain, clipped), mask, denominator=denominator) / 2
     with torch.no_grad():
-        cut = masked_mean((clipped > plain).float(), mask, denominator=denominator)
+        # Within the clip both are the same number, which rounding makes the one or the other the larger.
+        moved_far = (values - old_values).abs() > clip
+        cut = masked_mean((moved_far & (clipped > plain)).float(), mask, denominator=denominator)
     return ValueLoss(loss, cut)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mloc_tasks.executors.ppo.experience import Experience, estimated, experience_of, together
@@ -26,8 +27,23 @@ if TYPE_CHECKING:
 MEASURED = ("loss", "policy_loss", "value_loss", "entropy", "clip_fraction", "value_clip_fraction", "approx_kl")
 """What each optimizer step measures."""
 
-AfterStep = Callable[[int, Mapping[str, float]], None]
-"""Called with the number of a step that is done, from 0, and what it measured."""
+
+@dataclass(frozen=True, kw_only=True)
+class Took:
+    """What a step took, which is not among what it measured: that is the same whenever a training is repeated.
+
+    Attributes:
+        rollout_sec: the part of `sec` in which completions were drawn.
+        tokens: of all completions.
+    """
+
+    rollout_sec: float
+    sec: float
+    tokens: int
+
+
+AfterStep = Callable[[int, Mapping[str, float], Took], None]
+"""Called with the number of a step that is done, from 0, what it measured, and what it took."""
 
 
 def train(
@@ -56,7 +72,7 @@ def train(
         # Rollout: the policy completes some prompts.
         mine = group.share([prompts[order.at(step * settings.batch_size + row)] for row in rows])
         samples = sampler.draw([prompt.ids for prompt in mine], step=step, places=group.share(rows))
-        rollout_seconds = time.perf_counter() - started
+        rollout_sec = time.perf_counter() - started
 
         # Score: the reward model reads what came out.
         scores = scorer([prompt.given for prompt in mine], [sample.text for sample in samples]) if samples else []
@@ -79,13 +95,8 @@ def train(
         learner.step = step + 1
 
         # Log.
-        seconds = time.perf_counter() - started
-        timing = {
-            "seconds": seconds,
-            "rollout_seconds": rollout_seconds,
-            "tokens_per_second": float(experience.mask.sum()) / seconds,
-        }
-        after_step(step, {**_figures(experience), "kl": kl, "kl_coef": kl_coef, **updated, **timing})
+        took = Took(rollout_sec=rollout_sec, sec=time.perf_counter() - started, tokens=int(experience.mask.sum()))
+        after_step(step, {**_figures(experience), "kl": kl, "kl_coef": kl_coef, **updated}, took)
 
 
 def _update(

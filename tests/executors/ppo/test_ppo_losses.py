@@ -27,6 +27,12 @@ def test_the_policy_loss_by_hand() -> None:
     assert float(found.approx_kl) == pytest.approx(sum(r - 1 - math.log(r) for r in ratios) / 4, abs=1e-6)
 
 
+def test_rounding_clips_no_value() -> None:
+    old = torch.randn(50, 20)
+    mask = torch.ones(50, 20, dtype=torch.bool)
+    assert value_loss(old + 1e-3, old, torch.randn(50, 20), mask, clip=0.2).clip_fraction == 0
+
+
 def test_the_value_loss_by_hand() -> None:
     values, old, returns = ([1.0, 3.0, 0.5, NAN], [1.5, 2.0, 0.0, NAN], [2.0, 1.0, 1.0, NAN])
     mask = torch.tensor([[True, True, True, False]])

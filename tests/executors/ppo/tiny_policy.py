@@ -13,7 +13,7 @@ from mloc_tasks.executors.ppo.policy import Policy
 from mloc_tasks.executors.ppo.prompts import Prompt
 from mloc_tasks.executors.ppo.rollout import Sampler
 from mloc_tasks.executors.ppo.settings import PpoSettings
-from mloc_tasks.executors.ppo.trainer import train
+from mloc_tasks.executors.ppo.trainer import Took, train
 
 LETTERS = "abcdefgh"
 EOS = len(LETTERS)
@@ -99,11 +99,12 @@ def curve_of(
     group: Group = Group(),  # noqa: B008
     after_step: Callable[[int], None] = lambda step: None,
 ) -> list[dict[str, float]]:
-    """What every step measured but the time."""
+    """What every step measured."""
     curve: list[dict[str, float]] = []
 
-    def note(step: int, values: Mapping[str, float]) -> None:
-        curve.append({name: value for name, value in values.items() if "second" not in name})
+    def note(step: int, values: Mapping[str, float], took: Took) -> None:
+        assert took.sec >= took.rollout_sec
+        curve.append(dict(values))
         after_step(step)
 
     sampler = sampler_of(learner.policy, settings)

@@ -1,0 +1,168 @@
+"""A PPO stage from its spec to its files, on a tiny model: whole, killed, from an adapter, on two processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mloc_tasks.errors import ExecutionError, InputError
+from mloc_tasks.executors.base import Task
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+from mloc_tasks.executors.ppo import PpoExecutor
+from tests.executors.ppo.reward_models import save_classifier
+from tests.executors.training.tiny_model import make_tiny_model
+from tests.executors.training.training_tasks import heard, training_task
+
+ROWS = [{"prompt": f"Say {word}."} for word in ("red", "blue", "green", "one", "two")]
+TRAINING = {"batch_size": 6, "steps": 5, "learning_rate": 0.01, "save_freq": 2, "seed": 3}
+FUNCTION = {"type": "function", "identifier": f"{__name__}:vowels"}
+
+
+def vowels(prompts: list[str], completions: list[str]) -> list[float]:
+    return [sum(letter in "aeiou" for letter in text) / 4 for text in completions]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def ppo_task(model: Path, rows: list[dict[str, Any]] = ROWS, **more: Any) -> Task:
+    training = {**TRAINING, **more.pop("training", {})}
+    return training_task(
+        model,
+        rows,
+        task_type="ppo",
+        training=training,
+        **{"reward_model": FUNCTION, "generation": {"max_tokens": 8}, **more},
+    )
+
+
+def run(task: Task, out_dir: Path) -> dict[str, Any]:
+    out_dir.mkdir()
+    return PpoExecutor().train(task, out_dir)
+
+
+def metrics(out_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_at(task: Task, step: int, out_dir: Path) -> Path:
+    """Run until `step` is done; gives the newest checkpoint."""
+    record = heard(task).metrics
+
+    def metrics(at: int, values: dict[str, float]) -> None:
+        record(at, values)
+        if at == step:
+            raise Killed
+
+    heard(task).metrics = metrics  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        run(task, out_dir)
+    assert task.checkpoint_dir is not None
+    return max(path for path in task.checkpoint_dir.iterdir() if not path.name.startswith("."))
+
+
+def test_a_stage_reports_its_steps_and_leaves_a_model(model: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    task = ppo_task(model)
+    result = run(task, tmp_path / "out")
+    assert result["ok"]
+    assert result["steps"] == 5
+    assert [step for step, _ in heard(task).measured] == [0, 1, 2, 3, 4]
+    assert heard(task).steps[-1] == (5, 5)
+    first = metrics(tmp_path / "out")[0]
+    assert heard(task).lines()[0].startswith(f"PPO Step 0/5: mean_reward={first['mean_reward']:.4f}")
+    assert first["kl"] == pytest.approx(0, abs=1e-4)
+    assert {"loss", "policy_loss", "value_loss", "entropy", "clip_fraction", "approx_kl", "kl_coef"} <= first.keys()
+    assert result["metrics"]["mean_reward"] == metrics(tmp_path / "out")[-1]["mean_reward"]
+    assert result["performance"]["tokens_per_sec"] > 0
+    AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "final_model")
+    assert AutoTokenizer.from_pretrained(tmp_path / "out" / "final_model").chat_template
+    assert (tmp_path / "out" / "final_lora" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_killed_twice_and_resumed_it_measures_what_an_undisturbed_run_does(
+    kind: str, model: Path, tmp_path: Path
+) -> None:
+    training = {"finetuning_type": kind, "steps": 6}
+    run(ppo_task(model, training=training), tmp_path / "undisturbed")
+    first = ppo_task(model, training=training, checkpoint_dir=tmp_path / "first")
+    checkpoint = killed_at(first, 2, tmp_path / "out-1")
+    assert checkpoint.name == "step-00000002"
+    second = ppo_task(model, training=training, checkpoint_dir=tmp_path / "second", resume_from=checkpoint)
+    checkpoint = killed_at(second, 4, tmp_path / "out-2")
+    assert checkpoint.name == "step-00000004"
+    third = ppo_task(model, training=training, checkpoint_dir=tmp_path / "third", resume_from=checkpoint)
+    run(third, tmp_path / "out-3")
+    assert [step for step, _ in heard(third).measured] == [4, 5]
+    assert (tmp_path / "out-3" / "metrics.jsonl").read_text() == (tmp_path / "undisturbed/metrics.jsonl").read_text()
+    weights = "final_lora/adapter_model.safetensors" if kind == "lora" else "final_model/model.safetensors"
+    assert (tmp_path / "out-3" / weights).read_bytes() == (tmp_path / "undisturbed" / weights).read_bytes()
+
+
+def test_an_adapter_is_trained_further_and_measured_from_where_it_began(model: Path, tmp_path: Path) -> None:
+    run(ppo_task(model, training={"learning_rate": 0.05}), tmp_path / "first")
+    adapter = {"load": {"path": str(tmp_path / "first" / "final_lora"), "type": "adapter"}}
+    run(ppo_task(model, checkpoint=adapter), tmp_path / "second")
+    before, after = metrics(tmp_path / "first"), metrics(tmp_path / "second")
+    assert before[-1]["kl"] > 0.01
+    assert after[0]["kl"] == pytest.approx(0, abs=1e-4)
+
+
+def test_a_classifier_s_sentiment_is_the_reward(model: Path, tmp_path: Path) -> None:
+    sentiment = save_classifier(tmp_path / "sentiment", labels=("negative", "neutral", "positive"))
+    reward = {"type": "sentiment", "path": str(sentiment), "batch_size": 2}
+    run(ppo_task(model, reward_model=reward), tmp_path / "out")
+    assert all(-1 <= step["mean_reward"] <= 1 for step in metrics(tmp_path / "out"))
+
+
+def test_two_processes_measure_what_one_does(model: Path, tmp_path: Path) -> None:
+    # Small steps: Adam makes as much of a gradient of nearly 0, rounding that is, as of any other.
+    training = {"steps": 3, "learning_rate": 1e-3}
+    run(ppo_task(model, training=training), tmp_path / "one")
+    (tmp_path / "two").mkdir()
+    task = ppo_task(model, training={**training, "nproc_per_node": 2}, enforce_cpu=True)
+    result = PpoExecutor().run(task, tmp_path / "two")
+    assert result["steps"] == 3
+    assert [step for step, _ in heard(task).measured] == [0, 1, 2]
+    for ours, alone in zip(metrics(tmp_path / "two"), metrics(tmp_path / "one"), strict=True):
+        assert ours == pytest.approx(alone, abs=2e-3, rel=0.01, nan_ok=True)
+
+
+def not_a_number(prompts: list[str], completions: list[str]) -> list[float]:
+    return [float("nan") for _ in completions]
+
+
+def test_what_cannot_be_done_is_said(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExecutionError, match="gave nan"):
+        run(
+            ppo_task(model, reward_model={"type": "function", "identifier": f"{__name__}:not_a_number"}), tmp_path / "1"
+        )
+    with pytest.raises(InputError, match=r"row 1 of the data has a prompt of \d+ tokens"):
+        run(ppo_task(model, [*ROWS[:1], {"prompt": "a" * 300}]), tmp_path / "2")
+    with pytest.raises(ExecutionError, match=r"training\.fsdp"):
+        run(ppo_task(model, training={"fsdp": "full_shard"}), tmp_path / "3")
+
+
+def test_memory_that_runs_out_comes_with_advice(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(prompts: list[str], completions: list[str]) -> list[float]:
+        raise MemoryError("none left")
+
+    monkeypatch.setattr("mloc_tasks.executors.ppo.executor.scorer_of", lambda *_, **__: no_memory)
+    with pytest.raises(ExecutionError, match="out of memory") as caught:
+        run(ppo_task(model), tmp_path / "out")
+    assert "generation.max_new_tokens" in caught.value.hint

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mloc_tasks.errors import ModelError
 from mloc_tasks.executors.generation.model_files import cache_dir_of
+from mloc_tasks.executors.training.checkpoints import ABOUT
 from mloc_tasks.executors.training.lora import lora_config, uses_lora, with_adapter_from, with_new_adapter
 from mloc_tasks.executors.training.precision import Format, Precision, precision_here
 from mloc_tasks.executors.training.rank import world_size
@@ -25,6 +27,7 @@ SCORER = "AutoModelForSequenceClassification"
 """Transformers' classes of models that write text and of models with one score for a text."""
 
 _PEFT_TASK = {CAUSAL_LM: "CAUSAL_LM", SCORER: "SEQ_CLS"}
+_SAME_METHOD = {"lora_sft": "sft"}
 _FORMATS: tuple[Format, ...] = ("float32", "bfloat16", "float16")
 
 
@@ -64,17 +67,22 @@ class Trainee:
         return replace(self, model=with_new_adapter(self.model, self.lora, seed=seed), lora=None)
 
 
-def load_for_training(task: Task, *, auto_class: str = CAUSAL_LM, **arguments: Any) -> Trainee:
+def load_for_training(
+    task: Task, *, auto_class: str = CAUSAL_LM, from_source: bool = False, **arguments: Any
+) -> Trainee:
     """Load the stage's model: `model.source`, or what `checkpoint.load` says, with `model.adapters` merged into it.
 
     An adapter in `checkpoint.load` is trained further where an adapter is trained, else merged too.
 
     Args:
         auto_class: CAUSAL_LM or SCORER; arguments: further ones of its `from_pretrained`, such as `num_labels`.
+        from_source: load `model.source` whatever `checkpoint.load` says, because the trainer takes that up itself.
 
     Raises ModelError when there is no such model or it does not load.
     """
     spec, log = task.spec, task.report.log
+    if from_source:
+        spec = spec.model_copy(update={"checkpoint": None})
     lora = uses_lora(spec)
     files = files_of_stage(spec, cache_dir=cache_dir_of(task), log=log)
     if lora or files.adapters:
@@ -128,13 +136,25 @@ def load_model(
 
 def checkpoint_to_continue(task: Task) -> Path | None:
     """The training checkpoint to go on from: an earlier attempt's, else the one that `checkpoint.load` names."""
-    if task.resume_from is not None:
-        return task.resume_from
+    return task.resume_from or training_checkpoint(task)
+
+
+def training_checkpoint(task: Task) -> Path | None:
+    """The training checkpoint in `checkpoint.load`, whose optimizer, random state and place in the data are taken up.
+
+    None where it names something else, or another method's checkpoint: of that the weights alone are used.
+    """
     load = None if task.spec.checkpoint is None else task.spec.checkpoint.load
     if load is None or load.path is None or load.type in ("model", "adapter", "lora"):
         return None
     path = Path(load.path).expanduser().absolute()
-    return path if kind_of(path) == "checkpoint" else None
+    if kind_of(path) != "checkpoint":
+        return None
+    if (path / ABOUT).exists():
+        made_by = json.loads((path / ABOUT).read_text(encoding="utf-8"))["task_type"]
+        if _SAME_METHOD.get(made_by, made_by) != _SAME_METHOD.get(task.spec.task_type, task.spec.task_type):
+            return None
+    return path
 
 
 def _adapter_to_train(spec: StageSpec) -> Path | None:

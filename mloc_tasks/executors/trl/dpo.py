@@ -6,8 +6,9 @@ import functools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mloc_tasks.errors import ModelError
 from mloc_tasks.executors.training.given import given_arguments
-from mloc_tasks.executors.training.loading import Trainee, load_model
+from mloc_tasks.executors.training.loading import Trainee, load_for_training, load_model, training_checkpoint
 from mloc_tasks.executors.training.tokens import formatted, row_format
 from mloc_tasks.executors.trl.arguments import DPO, Method
 from mloc_tasks.executors.trl.executor import TrlExecutor
@@ -25,6 +26,17 @@ class DpoExecutor(TrlExecutor):
 
     name: ClassVar[str] = "dpo"
     method: ClassVar[Method] = DPO
+
+    def load(self, task: Task) -> Trainee:
+        if training_checkpoint(task) is None:
+            return load_for_training(task)
+        if task.spec.model is None or task.spec.model.source is None:
+            raise ModelError(
+                "checkpoint.load is a checkpoint of DPO, whose reference is the model that DPO began with",
+                hint="name it in model.source; or write type: model, to begin anew against the checkpoint itself",
+            )
+        # The trainer takes the trained weights from the checkpoint; the reference must not be them.
+        return load_for_training(task, from_source=True)
 
     def rows(self, inputs: Rows[TrainingRow], task: Task, trainee: Trainee) -> Iterable[TrainingRow]:
         separator = None if task.spec.data is None else task.spec.data.separator

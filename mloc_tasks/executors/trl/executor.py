@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mloc_tasks.errors import ExecutionError
 from mloc_tasks.executors.training import TrainingExecutor
-from mloc_tasks.executors.training.checkpoints import ABOUT, METRICS, Checkpoints, Schedule
+from mloc_tasks.executors.training.checkpoints import METRICS, Checkpoints, Schedule
 from mloc_tasks.executors.training.given import given_arguments
 from mloc_tasks.executors.training.loading import Trainee, checkpoint_to_continue, load_for_training
 from mloc_tasks.executors.training.lora import draw_weights, lora_errors
@@ -78,7 +78,7 @@ class TrlExecutor(TrainingExecutor):
     def _train(self, task: Task, out_dir: Path, trainee: Trainee, dataset: Any) -> dict[str, Any]:
         from mloc_tasks.executors.trl.callbacks import Metrics, Publishing
 
-        start = _checkpoint_of(task)
+        start = checkpoint_to_continue(task)
         checkpoints = Checkpoints(task.checkpoint_dir, task_type=task.spec.task_type)
         schedule = Schedule.of(task.spec.training) if checkpoints.wanted else Schedule()
         config = config_for(
@@ -133,6 +133,8 @@ class TrlExecutor(TrainingExecutor):
 
     def _metrics_log(self, task: Task, out_dir: Path, start: Path | None) -> MetricsLog:
         if start is None:
+            if task.spec.checkpoint and task.spec.checkpoint.load and task.spec.checkpoint.load.type == "checkpoint":
+                task.report.log("checkpoint.load is of another method: its weights are used, its steps do not count")
             return MetricsLog(task, out_dir, label=self.method.label, shown=self.method.shown)
         step = json.loads((start / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
         task.report.log(f"going on from the checkpoint of step {step}")
@@ -153,22 +155,6 @@ class TrlExecutor(TrainingExecutor):
 def _batch_size(task: Task) -> int:
     ours = task.spec.training and task.spec.training.batch_size
     return ours or given_arguments(task.spec).get("per_device_train_batch_size") or DEFAULT_BATCH_SIZE
-
-
-def _checkpoint_of(task: Task) -> Path | None:
-    """The checkpoint whose optimizer, random state and position in the data are taken up, if it is of this method.
-
-    Of another method's, which `checkpoint.load` may name, the weights alone are used; they are loaded by then.
-    """
-    found = checkpoint_to_continue(task)
-    if found is None or not (found / ABOUT).exists():
-        return found
-    made_by = json.loads((found / ABOUT).read_text(encoding="utf-8"))["task_type"]
-    same = {"lora_sft": "sft"}
-    if same.get(made_by, made_by) == same.get(task.spec.task_type, task.spec.task_type):
-        return found
-    task.report.log(f"checkpoint.load is a checkpoint of {made_by}: its weights are used, and its steps do not count")
-    return None
 
 
 def _finished(trainer: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest
 from mloc_tasks.executors.base import Task
 from mloc_tasks.executors.trl import DpoExecutor, SftExecutor
 from tests.executors.training.tiny_model import make_tiny_model
-from tests.executors.training.training_tasks import PREFERENCES, training_task
+from tests.executors.training.training_tasks import PREFERENCES, heard, training_task
 
 pytest.importorskip("trl")
 
@@ -84,3 +84,32 @@ def test_preferences_between_whole_conversations_need_no_prompt(model: Path, tmp
         }
     ] * 4
     assert run(training_task(model, rows, task_type="dpo", training={"steps": 2}), tmp_path)["steps"] == 2
+
+
+@pytest.mark.parametrize("more", [{}, {"lora": {"r": 8}}], ids=["full", "lora"])
+def test_a_checkpoint_of_another_run_goes_on_against_the_same_reference(
+    more: dict[str, Any], model: Path, tmp_path: Path
+) -> None:
+    training = {"steps": 6, "save_freq": 4}
+    whole = training_task(
+        model, PREFERENCES, task_type="dpo", training=training, checkpoint_dir=tmp_path / "saved", **more
+    )
+    run(whole, tmp_path / "whole")
+    load = {"load": {"path": str(tmp_path / "saved" / "step-00000004"), "type": "auto"}}
+    again = training_task(model, PREFERENCES, task_type="dpo", training={"steps": 6}, checkpoint=load, **more)
+    run(again, tmp_path / "again")
+    assert measured(tmp_path / "again", "rewards/margins") == measured(tmp_path / "whole", "rewards/margins")
+
+
+def test_a_checkpoint_of_another_method_gives_its_weights_alone(model: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in PREFERENCES]
+    (tmp_path / "sft").mkdir()
+    saved = tmp_path / "saved"
+    SftExecutor().run(
+        training_task(model, rows, training={"steps": 3, "save_freq": 2}, checkpoint_dir=saved), tmp_path / "sft"
+    )
+    load = {"load": {"path": str(saved / "step-00000002"), "type": "checkpoint"}}
+    task = training_task(model, PREFERENCES, task_type="dpo", training={"steps": 2}, checkpoint=load)
+    assert run(task, tmp_path / "dpo")["steps"] == 2
+    assert measured(tmp_path / "dpo", "loss")[0] == pytest.approx(0.6931, abs=1e-4)
+    assert any("its steps do not count" in line for line in heard(task).lines())

@@ -78,7 +78,7 @@ def test_a_template_trains_the_real_model(name: str) -> None:
     result = submit_yaml(ROOT / "templates" / f"{name}.yaml").result(timeout=TRAINING_SEC)
     assert result["ok"]
     assert result["steps"] >= 5
-    assert result["final_model_url"].endswith("/final_model")
+    assert result.keys() & {"final_model_url", "final_lora_url"}
 
 
 @pytest.mark.model

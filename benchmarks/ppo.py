@@ -68,14 +68,12 @@ def run_ours(seed: int, steps: int, **training: Any) -> dict[str, Any]:
     }
     header = {"apiVersion": "mloc/v1", "kind": "PPOTask", "metadata": {"name": "benchmark-ppo"}}
     with Stack(("cpu",)) as stack, PeakMemory(stack) as peak:
-        run = finish({**header, "spec": spec})
-        with open_url(run.result()["metrics_url"]) as lines:
+        result = finish({**header, "spec": spec}).result()
+        with open_url(result["metrics_url"]) as lines:
             rows = [json.loads(line) for line in lines.read().splitlines()]
-    later = rows[1:]
     return {
-        "seconds_per_step": statistics.mean(row["seconds"] for row in later),
-        "tokens_per_second": sum(row["tokens_per_second"] * row["seconds"] for row in later)
-        / sum(row["seconds"] for row in later),
+        "seconds_per_step": result["performance"]["step_sec"],
+        "tokens_per_second": result["performance"]["tokens_per_sec"],
         "peak_mib": peak.mib,
         "steps": [{"reward": row["mean_reward"], "kl": row["kl"]} for row in rows],
     }

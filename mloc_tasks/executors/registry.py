@@ -40,11 +40,9 @@ BUILT_IN: Mapping[str, str] = {
     "lora_sft": SFT,
     "dpo": "mloc_tasks.executors.trl:DpoExecutor",
     "reward": "mloc_tasks.executors.trl:RewardExecutor",
+    "grpo": "mloc_tasks.executors.trl:GrpoExecutor",
     "ppo": "mloc_tasks.executors.ppo:PpoExecutor",
 }
-
-# Task types that the language knows and whose executor a later version brings.
-PLANNED = frozenset({"grpo"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +126,6 @@ def missing_reason(task_type: str, document: Mapping[str, Any]) -> str | None:
 
 def _missing(task_type: str) -> str:
     available = f"available here: {', '.join(sorted(registered()))}"
-    if task_type in PLANNED:
-        return f"this version of MLOC has no executor for task type {task_type!r} yet; {available}"
     return (
         f"no executor for task type {task_type!r} is installed; {available}. A plugin adds one by an entry point "
         f"of group {ENTRY_POINT_GROUP!r}"

@@ -13,8 +13,8 @@ from executor_tasks import task_of
 from mloc_tasks.errors import ConfigError
 from mloc_tasks.executors import executor_for, find, missing_reason, plugin_task_types, registered
 from mloc_tasks.executors.echo import EchoExecutor
-from mloc_tasks.executors.registry import PLANNED, executor_class
-from mloc_tasks.spec import StageSpec
+from mloc_tasks.executors.registry import BUILT_IN, executor_class
+from mloc_tasks.spec import StageSpec, task_types
 
 # The README's executor; its first import names this project's package.
 SEED_PLUGIN = """
@@ -56,12 +56,17 @@ def test_built_in_executors_are_found_by_task_type() -> None:
     assert isinstance(executor_for(StageSpec.model_validate({"task_type": "echo"})), EchoExecutor)
 
 
-@pytest.mark.parametrize("task_type", sorted(PLANNED))
-def test_planned_task_types_name_what_is_available(task_type: str) -> None:
-    reason = missing_reason(task_type, {})
+def test_every_task_type_of_the_language_has_an_executor() -> None:
+    assert BUILT_IN.keys() == task_types.BUILT_IN.keys()
+    document = {"model": {"source": {"identifier": "a/b"}}}
+    assert {name: missing_reason(name, document) for name in BUILT_IN} == dict.fromkeys(BUILT_IN)
+
+
+def test_an_unknown_task_type_is_told_what_is_available() -> None:
+    reason = missing_reason("inferense", {})
     assert reason is not None
-    assert "not" in reason or "no executor" in reason
-    assert "available here: dpo, echo, embedding, evaluate, inference" in reason
+    assert "no executor for task type 'inferense'" in reason
+    assert "available here: dpo, echo, embedding, evaluate, grpo, inference, lora_sft, ppo, reward, sft" in reason
 
 
 def test_vectors_are_made_by_vllm_where_its_block_asks_for_it() -> None:

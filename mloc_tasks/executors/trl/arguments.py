@@ -81,6 +81,22 @@ REWARD = Method(
     lora_learning_rate=1e-3,
     too_long="prompt and answer are longer than training.max_seq_length, by default 1024 tokens",
 )
+GRPO = Method(
+    label="GRPO",
+    config="GRPOConfig",
+    trainer="GRPOTrainer",
+    names=TRAINING,
+    generation_names={
+        "max_tokens": "max_completion_length",
+        "temperature": "temperature",
+        "top_p": "top_p",
+        "top_k": "top_k",
+        "min_p": "min_p",
+        "repetition_penalty": "repetition_penalty",
+    },
+    shown=("reward", "reward_std", "kl", "loss", "completions/mean_length"),
+    lora_learning_rate=1e-5,
+)
 
 OURS = frozenset(
     {
@@ -164,6 +180,8 @@ def _given(method: Method, spec: StageSpec) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if spec.generation is not None:
         found |= {theirs: getattr(spec.generation, ours) for ours, theirs in method.generation_names.items()}
+        if found.get("top_k") == -1:  # "all of them", which TRL calls 0
+            found["top_k"] = 0
     if spec.training is not None:
         found |= {theirs: getattr(spec.training, ours) for ours, theirs in method.names.items()}
         found |= {name: value for name, value in given_arguments(spec).items() if name not in OURS}

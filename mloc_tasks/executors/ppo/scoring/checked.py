@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from mloc_tasks.errors import ExecutionError
 from mloc_tasks.executors.base import Item
 
-Scorer = Callable[[Sequence[Item], Sequence[str]], list[float]]
-"""From prompts, as the data has them, and completions to one finite score each."""
+Columns = Mapping[str, Sequence[Any]]
+"""What else the data's rows hold, by name: one value for each completion. Functions alone look at it."""
+
+
+class Scorer(Protocol):
+    """From prompts, as the data has them, and completions to one finite score each."""
+
+    def __call__(
+        self, prompts: Sequence[Item], completions: Sequence[str], *, columns: Columns | None = None
+    ) -> list[float]: ...
 
 
 def checked_scores(given: Any, *, completions: Sequence[str], source: str) -> list[float]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mloc_tasks.errors import ExecutionError
 from mloc_tasks.executors.base import Item
-from mloc_tasks.executors.ppo.scoring.checked import Scorer, checked_scores, text_of
+from mloc_tasks.executors.ppo.scoring.checked import Columns, Scorer, checked_scores, text_of
 from mloc_tasks.executors.ppo.scoring.text_model import TextModel
 from mloc_tasks.executors.training.tokens import RowFormat, row_format
 
@@ -23,7 +23,7 @@ def classifier_scorer(model: TextModel, *, label: str | None, separator: str | N
     column = _column(model, label)
     form = row_format(model.tokenizer, separator=separator)
 
-    def score(prompts: Sequence[Item], completions: Sequence[str]) -> list[float]:
+    def score(prompts: Sequence[Item], completions: Sequence[str], *, columns: Columns | None = None) -> list[float]:
         texts = [_written(model, form, *pair) for pair in zip(prompts, completions, strict=True)]
         source = f"the reward model {model.name}"
         logits = model.logits(texts, special_tokens=not form.chat)  # a chat template writes its own

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mloc_tasks.errors import ExecutionError
 from mloc_tasks.executors.base import Item
-from mloc_tasks.executors.ppo.scoring.checked import Scorer, checked_scores
+from mloc_tasks.executors.ppo.scoring.checked import Columns, Scorer, checked_scores
 from mloc_tasks.executors.ppo.scoring.text_model import TextModel
 
 POSITIVE = ("positive", "pos")
@@ -21,7 +21,7 @@ def sentiment_scorer(model: TextModel, *, label: str | None) -> Scorer:
     plus = _class_of(model, (label,) if label is not None else POSITIVE)
     minus = None if label is not None else _class_of(model, NEGATIVE)
 
-    def score(prompts: Sequence[Item], completions: Sequence[str]) -> list[float]:
+    def score(prompts: Sequence[Item], completions: Sequence[str], *, columns: Columns | None = None) -> list[float]:
         probabilities = model.logits(completions).softmax(dim=-1)
         scores = probabilities[:, plus] - (0 if minus is None else probabilities[:, minus])
         return checked_scores(scores, completions=completions, source=f"the reward model {model.name}")

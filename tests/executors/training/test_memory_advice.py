@@ -47,5 +47,7 @@ def test_advice_names_only_what_is_left_to_do() -> None:
 
 
 def test_methods_that_generate_are_told_about_their_completions() -> None:
-    assert "generation.max_new_tokens" in advice(stage(task_type="ppo"), 4)
+    ppo = advice(stage(task_type="ppo"), 4)
+    assert "training.mini_batch_size (it was 4)" in ppo
+    assert "generation.max_new_tokens" in ppo
     assert "generation.max_new_tokens" not in advice(stage(), 4)

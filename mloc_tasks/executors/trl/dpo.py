@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mloc_tasks.errors import ModelError
 from mloc_tasks.executors.training.given import given_arguments
-from mloc_tasks.executors.training.loading import Trainee, load_for_training, load_model, training_checkpoint
+from mloc_tasks.executors.training.loading import Trainee, load_model
 from mloc_tasks.executors.training.tokens import formatted, row_format
 from mloc_tasks.executors.trl.arguments import DPO, Method
 from mloc_tasks.executors.trl.executor import TrlExecutor
+from mloc_tasks.executors.trl.reference import keep_out_of_checkpoints, load_with_reference
 
 if TYPE_CHECKING:
     from mloc_tasks.executors.base import Rows, Task, TrainingRow
@@ -28,15 +27,7 @@ class DpoExecutor(TrlExecutor):
     method: ClassVar[Method] = DPO
 
     def load(self, task: Task) -> Trainee:
-        if training_checkpoint(task) is None:
-            return load_for_training(task)
-        if task.spec.model is None or task.spec.model.source is None:
-            raise ModelError(
-                "checkpoint.load is a checkpoint of DPO, whose reference is the model that DPO began with",
-                hint="name it in model.source; or write type: model, to begin anew against the checkpoint itself",
-            )
-        # The trainer takes the trained weights from the checkpoint; the reference must not be them.
-        return load_for_training(task, from_source=True)
+        return load_with_reference(task, method="DPO")
 
     def rows(self, inputs: Rows[TrainingRow], task: Task, trainee: Trainee) -> Iterable[TrainingRow]:
         separator = None if task.spec.data is None else task.spec.data.separator
@@ -44,11 +35,7 @@ class DpoExecutor(TrlExecutor):
 
     def trainer_arguments(self, task: Task, trainee: Trainee) -> dict[str, Any]:
         if trainee.adapts:
-            if trainee.lora is None:
-                # TRL adds an adapter `ref` as the reference. It must not go into checkpoints: transformers would load
-                # it from there and forget the trained one.
-                save = trainee.model.save_pretrained
-                trainee.model.save_pretrained = functools.partial(save, selected_adapters=["default"])
+            keep_out_of_checkpoints(trainee)
             return {}
         if given_arguments(task.spec).get("precompute_ref_log_probs"):
             return {}  # computed by the model itself, before it is trained

@@ -6,18 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mloc_tasks.errors import ExecutionError, InputError, ModelError
+from mloc_tasks.errors import ExecutionError, InputError
 from mloc_tasks.executors.generation.prompts import PromptEncoder, RowError
 from mloc_tasks.executors.ppo.executor import context_of
 from mloc_tasks.executors.training.given import given_arguments
-from mloc_tasks.executors.training.loading import Trainee, load_for_training, load_model, training_checkpoint
+from mloc_tasks.executors.training.loading import Trainee, load_for_training, load_model
 from mloc_tasks.executors.training.rank import world_size
 from mloc_tasks.executors.training.tokens import RowFormat, row_format
 from mloc_tasks.executors.trl.arguments import GRPO, Method
 from mloc_tasks.executors.trl.completion_rewards import GIVEN, given, rewards_of
 from mloc_tasks.executors.trl.executor import TrlExecutor
 from mloc_tasks.executors.trl.groups import Groups, groups_of, processes_of
-from mloc_tasks.executors.trl.reference import grpo_reference, keep_out_of_checkpoints
+from mloc_tasks.executors.trl.reference import grpo_reference, keep_out_of_checkpoints, load_with_reference
 
 if TYPE_CHECKING:
     from mloc_tasks.executors.base import Rows, Task, TrainingRow
@@ -56,15 +56,8 @@ class GrpoExecutor(TrlExecutor):
         return super().train(task, out_dir)
 
     def load(self, task: Task) -> Trainee:
-        if training_checkpoint(task) is None or not given_arguments(task.spec).get("beta"):
-            return load_for_training(task)
-        if task.spec.model is None or task.spec.model.source is None:
-            raise ModelError(
-                "checkpoint.load is a checkpoint of GRPO, whose reference is the model that GRPO began with",
-                hint="name that model in model.source; with checkpoint.load.type: model the checkpoint is it",
-            )
-        # The trainer takes the trained weights from the checkpoint; the reference must not be them.
-        return load_for_training(task, from_source=True)
+        compared = given_arguments(task.spec).get("beta")
+        return load_with_reference(task, method="GRPO") if compared else load_for_training(task)
 
     def rows(self, inputs: Rows[TrainingRow], task: Task, trainee: Trainee) -> Iterable[TrainingRow]:
         form = row_format(trainee.tokenizer, separator=None if task.spec.data is None else task.spec.data.separator)

@@ -6,9 +6,29 @@ import functools
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mloc_tasks.executors.training.loading import Trainee
+from mloc_tasks.errors import ModelError
+from mloc_tasks.executors.training.loading import Trainee, load_for_training, training_checkpoint
+
+if TYPE_CHECKING:
+    from mloc_tasks.executors.base import Task
+
+
+def load_with_reference(task: Task, *, method: str) -> Trainee:
+    """The model to train, where the model that it starts from is the reference too. Raises ModelError.
+
+    The trained weights of a training checkpoint in `checkpoint.load` are left to the trainer: the reference must not be
+    them.
+    """
+    if training_checkpoint(task) is None:
+        return load_for_training(task)
+    if task.spec.model is None or task.spec.model.source is None:
+        raise ModelError(
+            f"checkpoint.load is a checkpoint of {method}, whose reference is the model that {method} began with",
+            hint="name it in model.source; or write type: model, to begin anew against the checkpoint itself",
+        )
+    return load_for_training(task, from_source=True)
 
 
 def keep_out_of_checkpoints(trainee: Trainee) -> None:

@@ -182,6 +182,13 @@ def test_a_training_killed_twice_measures_what_an_undisturbed_one_does(
         assert same.read_bytes() == weights.read_bytes()
 
 
+def test_two_processes_share_a_group(model: Path, tmp_path: Path) -> None:
+    task = grpo_task(model, training={"steps": 2, "batch_size": 2, "nproc_per_node": 2})  # each makes half of it
+    assert run(task, tmp_path / "out")["steps"] == 2
+    rewards = {values["reward_std"] for _, values in heard(task).measured}
+    assert rewards != {0.0}, "the two draw different completions"
+
+
 @pytest.mark.parametrize(
     ("training", "told"),
     [

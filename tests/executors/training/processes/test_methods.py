@@ -12,15 +12,25 @@ import pytest
 
 from mloc_tasks.executors.ppo.executor import PpoExecutor
 from mloc_tasks.executors.training import TrainingExecutor
-from mloc_tasks.executors.trl import DpoExecutor, SftExecutor
+from mloc_tasks.executors.trl import DpoExecutor, RewardExecutor, SftExecutor
 from tests.executors.training.tiny_model import make_tiny_model
 from tests.executors.training.training_tasks import PREFERENCES, QUESTIONS, heard, training_task
 
 pytest.importorskip("trl")
 
 Run = Callable[..., list[dict[str, float]]]
-ROWS = {"sft": QUESTIONS, "dpo": PREFERENCES, "ppo": [{"prompt": row["prompt"]} for row in QUESTIONS]}
-EXECUTORS: dict[str, type[TrainingExecutor]] = {"sft": SftExecutor, "dpo": DpoExecutor, "ppo": PpoExecutor}
+ROWS = {
+    "sft": QUESTIONS,
+    "dpo": PREFERENCES,
+    "reward": PREFERENCES,
+    "ppo": [{"prompt": row["prompt"]} for row in QUESTIONS],
+}
+EXECUTORS: dict[str, type[TrainingExecutor]] = {
+    "sft": SftExecutor,
+    "dpo": DpoExecutor,
+    "reward": RewardExecutor,
+    "ppo": PpoExecutor,
+}
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +76,12 @@ def same(one: list[dict[str, float]], two: list[dict[str, float]], names: tuple[
 SHOWN = {
     "sft": ("loss", "grad_norm", "learning_rate", "num_tokens", "mean_token_accuracy"),
     "dpo": ("loss", "grad_norm", "rewards/chosen", "rewards/margins", "rewards/accuracies"),
+    "reward": ("loss", "grad_norm", "accuracy", "margin", "num_tokens"),
     "ppo": ("mean_reward", "kl", "loss", "policy_loss", "value_loss", "entropy"),
 }
 
 
-@pytest.mark.parametrize("task_type", ["sft", "dpo", "ppo"])
+@pytest.mark.parametrize("task_type", ["sft", "dpo", "reward", "ppo"])
 def test_two_processes_measure_what_one_does(task_type: str, run: Run, tmp_path: Path) -> None:
     one = run(task_type, "one", processes=1)
     two = run(task_type, "two", processes=2)

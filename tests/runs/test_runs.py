@@ -150,10 +150,10 @@ def test_a_stage_that_no_queue_satisfies_is_refused_at_submit() -> None:
         submit_yaml(document({"taskType": "echo", "message": "x", "resources": resources}))
 
 
-def test_what_this_version_cannot_run_is_refused_at_submit() -> None:
+def test_what_an_executor_cannot_do_is_refused_at_submit() -> None:
     spec = {"taskType": "sft", "model": {"source": {"identifier": "x/y"}}, "data": items(1)}
-    with pytest.raises(PlanError, match="'sft'"):
-        submit_yaml(document(spec))
+    with pytest.raises(PlanError, match=r"training\.load_best_model_at_end cannot be set"):
+        submit_yaml(document({**spec, "training": {"load_best_model_at_end": True}}))
 
 
 def test_a_run_for_a_queue_without_worker_waits_and_says_how_to_serve_it(tmp_path: Path, valkey: str) -> None:

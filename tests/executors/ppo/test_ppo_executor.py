@@ -141,7 +141,7 @@ def test_two_processes_measure_what_one_does(model: Path, tmp_path: Path) -> Non
     assert [step for step, _ in heard(task).measured] == [0, 1, 2]
     for ours, alone in zip(metrics(tmp_path / "two"), metrics(tmp_path / "one"), strict=True):
         # What is left of a variance is the difference of nearly equal numbers.
-        assert ours.pop("explained_variance") == pytest.approx(alone.pop("explained_variance"), abs=0.05)
+        assert ours.pop("explained_variance") == pytest.approx(alone.pop("explained_variance"), abs=0.05, rel=0.1)
         assert ours == pytest.approx(alone, abs=2e-3, rel=0.01, nan_ok=True)
 
 

@@ -31,7 +31,8 @@ vllm: .venv-vllm/.ready-vllm $(VENV)/.ready-test ## the tests of the vLLM execut
 	@.venv-vllm/bin/python -m pytest -m model tests/executors/vllm_executor tests/executors/embedding \
 		tests/test_templates.py::test_a_template_runs_on_vllm
 	@echo "==> A worker of $(VENV) whose vLLM is that of .venv-vllm"
-	@MLOC_PYTHON_VLLM=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest -m model tests/runs/test_vllm_host.py
+	@MLOC_PYTHON_VLLM=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest -m model tests/runs/test_vllm_host.py \
+		tests/test_templates.py::test_an_adapter_that_a_template_trains_is_loaded_by_vllm
 
 chaos: $(VENV)/.ready-test ## faults while runs go on: each once, then random ones (5 minutes; CHAOS_SECONDS, CHAOS_SEED)
 	@$(BIN)/python -m pytest -m chaos -s

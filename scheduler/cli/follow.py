@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
+from mloc_tasks.spec.task_types import BUILT_IN
 from scheduler.cli.wording import counted, duration, elapsed
 
 if TYPE_CHECKING:
@@ -70,12 +71,14 @@ class Lines:
 
 
 def stage_words(stage: StageRecord) -> list[str]:
-    """How far a stage is: `5/8 items`, `2/4 shards`, `3.2s`; what is not known is left out."""
+    """How far a stage is: `5/8 items`, `5/8 steps` of a training, `2/4 shards`, `3.2s`; what is not known is left out."""
     words = []
+    known = BUILT_IN.get(stage.task_type)
+    unit = "step" if known is not None and known.trains else "item"
     if stage.items_total is not None:
-        words.append(f"{stage.items_done:,}/{stage.items_total:,} items")
+        words.append(f"{stage.items_done:,}/{stage.items_total:,} {unit}s")
     elif stage.items_done:
-        words.append(counted(stage.items_done, "item"))
+        words.append(counted(stage.items_done, unit))
     if stage.shards is not None and stage.shards > 1:
         words.append(f"{stage.shards_done:,}/{stage.shards:,} shards")
     if stage.shards_failed and stage.scattered:

@@ -71,7 +71,7 @@ def _words(event: Event) -> str:
         return f"step {data.get('step')}: {', '.join(values)}"
     if event.kind == "progress":
         total = data.get("total")
-        return f"{data.get('done', 0):,}" + (f"/{total:,} items" if total else " items")
+        return f"{data.get('done', 0):,}{f'/{total:,}' if total else ''} done"
     if event.kind == "scatter":
         rows = data.get("rows")
         return f"split into {data.get('shards')} shards" + (f" of {rows:,} rows" if rows is not None else "")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mloc_tasks.artifacts.disk import shown_bytes
+from mloc_tasks.ledger import StageRecord, State
+from scheduler.cli.follow import stage_words
 from scheduler.cli.terminal import clean
 from scheduler.cli.wording import counted, cut, duration, place
 
@@ -46,3 +48,11 @@ def test_only_local_places_below_the_working_directory_are_relative(
     assert place(f"file://{tmp_path}/results/a%20b") == "results/a b"
     assert place("s3://bucket/prefix") == "s3://bucket/prefix"
     assert place("file:///elsewhere/x") == "/elsewhere/x"
+
+
+def test_a_training_has_made_steps() -> None:
+    given = {"name": "train", "state": State.RUNNING, "queue": "cpu", "depends_on": (), "error": None, "result": None}
+    counts = {"scattered": False, "shards": None, "shards_done": 0, "shards_failed": 0, "started": None, "ended": None}
+    for task_type, words in (("sft", "5/8 steps"), ("inference", "5/8 items")):
+        stage = StageRecord(**given, **counts, task_type=task_type, items_done=5, items_total=8)
+        assert stage_words(stage) == [words]

@@ -71,7 +71,7 @@ class Lines:
 
 
 def stage_words(stage: StageRecord) -> list[str]:
-    """How far a stage is: `5/8 items`, `5/8 steps` of a training, `2/4 shards`, `3.2s`; what is not known is left out."""
+    """How far a stage is: `5/8 items` (of a training: `steps`), `2/4 shards`, `3.2s`; what is not known is left out."""
     words = []
     known = BUILT_IN.get(stage.task_type)
     unit = "step" if known is not None and known.trains else "item"

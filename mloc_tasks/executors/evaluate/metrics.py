@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mloc_tasks.executors.evaluate.functions import MetricFunction, imported, installed, scores_of
+from mloc_tasks.executors.evaluate.functions import MetricFunction, scores_of
 from mloc_tasks.executors.evaluate.scores import Scores, ScoringError
 from mloc_tasks.executors.evaluate.text import as_text, normaliser
+from mloc_tasks.executors.named_functions import imported_function, installed_function
+from mloc_tasks.spec.metrics import METRIC_GROUP
 
 if TYPE_CHECKING:
     from mloc_tasks.spec.model.evaluate import Metric
@@ -38,7 +40,11 @@ def metric_of(metric: Metric, *, has_references: bool) -> NamedMetric:
     if metric.type == "regex":
         return NamedMetric(label=metric.label, score=_regex(metric, has_references=has_references))
     target = metric.function
-    function = installed(metric.type) if target is None else imported(target)
+    function = (
+        installed_function(metric.type, group=METRIC_GROUP, what="metric")
+        if target is None
+        else imported_function(target, what="metric function")
+    )
     return NamedMetric(label=metric.label, score=partial(_called, function, metric.label), several=True)
 
 

@@ -17,9 +17,9 @@ from mloc_tasks.executors.ppo.learner import Learner
 from mloc_tasks.executors.ppo.policy import Policy
 from mloc_tasks.executors.ppo.prompts import Prompt, encoded
 from mloc_tasks.executors.ppo.rollout import Sampler
-from mloc_tasks.executors.ppo.scoring import scorer_of
 from mloc_tasks.executors.ppo.settings import PpoSettings, ppo_settings, refused
 from mloc_tasks.executors.ppo.trainer import Took, train
+from mloc_tasks.executors.scoring import scorer_of
 from mloc_tasks.executors.training.checkpoints import METRICS, Checkpoints, Clock, Schedule
 from mloc_tasks.executors.training.executor import TrainingExecutor
 from mloc_tasks.executors.training.loading import Trainee, load_for_training
@@ -30,6 +30,7 @@ from mloc_tasks.executors.training.rank import is_first, rank, world_size
 from mloc_tasks.executors.training.saving import result_of, save_trained
 from mloc_tasks.executors.training.tokens import row_format
 from mloc_tasks.models.library_messages import library_messages
+from mloc_tasks.models.limits import context_length_of, end_tokens_of
 
 SHOWN = ("mean_reward", "kl", "entropy", "loss")
 """Figures of a log line. The first is what the first documentation of MLOC shows."""
@@ -133,7 +134,7 @@ class _Training:
 
     def _prompts(self, trainee: Trainee) -> list[Prompt]:
         assert self._task.inputs is not None
-        limits = (self._settings.most_tokens, context_of(trainee.model, trainee.tokenizer))
+        limits = (self._settings.most_tokens, context_length_of(trainee.model.config, trainee.tokenizer))
         prompts, cuts = encoded(
             self._task.inputs,
             trainee.tokenizer,
@@ -208,17 +209,3 @@ def _performance(took: Sequence[Took]) -> dict[str, float]:
         "rollout_sec": round(sum(each.rollout_sec for each in steady) / len(steady), 3),
         "tokens_per_sec": round(sum(each.tokens for each in steady) / sec, 3),
     }
-
-
-def end_tokens_of(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Ids that end a completion: those of the model's generation config and the tokenizer's own."""
-    declared = model.generation_config.eos_token_id
-    ids = {tokenizer.eos_token_id, *(declared if isinstance(declared, list) else [declared])}
-    return tuple(sorted(each for each in ids if each is not None))
-
-
-def context_of(model: Any, tokenizer: Any) -> int | None:
-    """Tokens of prompt and completion together; None when the model does not say."""
-    declared = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    known = [each for each in (declared, tokenizer.model_max_length) if each is not None and 0 < each < 10**9]
-    return min(map(int, known), default=None)

@@ -18,8 +18,8 @@ from mloc_tasks.executors.ppo.minibatches import MiniBatch, mini_batches
 from mloc_tasks.executors.ppo.policy import Policy
 from mloc_tasks.executors.ppo.prompts import Prompt, PromptOrder
 from mloc_tasks.executors.ppo.rollout import Sampler
-from mloc_tasks.executors.ppo.scoring.checked import Scorer
 from mloc_tasks.executors.ppo.settings import PpoSettings
+from mloc_tasks.executors.scoring.checked import Scorer
 
 if TYPE_CHECKING:
     import torch

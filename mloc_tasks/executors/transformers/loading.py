@@ -15,13 +15,12 @@ from mloc_tasks.executors.transformers.batching import BatchLimits
 from mloc_tasks.executors.transformers.placement import Placement
 from mloc_tasks.models import ModelFiles
 from mloc_tasks.models.adapters import merge_adapters, require_peft
+from mloc_tasks.models.limits import context_length_of, end_tokens_of
 
 CPU_LIMITS = BatchLimits(sequences=16, tokens=32_768)
 CUDA_SEQUENCES = 128
 # Of the free GPU memory after loading, for the key-value cache; the rest is for logits and activations.
 CUDA_CACHE_SHARE = 0.5
-# Some tokenizers say "no limit" by a number like 10**30.
-_UNLIMITED_TOKENS = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +63,7 @@ def load(files: ModelFiles, placement: Placement) -> LoadedModel:
     except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(f"the model {files.name} cannot be loaded: {error}", hint=_hint(error)) from error
     model.eval()
-    end_tokens = _end_tokens(model, tokenizer)
+    end_tokens = end_tokens_of(model, tokenizer)
     pad_token = _pad_token(tokenizer, end_tokens)
     _forget_generation_defaults(model, pad_token)
     return LoadedModel(
@@ -73,7 +72,7 @@ def load(files: ModelFiles, placement: Placement) -> LoadedModel:
         device=str(model.device),
         end_tokens=end_tokens,
         pad_token=pad_token,
-        context_length=_context_length(model.config, tokenizer),
+        context_length=context_length_of(model.config, tokenizer),
         limits=_limits(model),
     )
 
@@ -117,12 +116,6 @@ class ModelCache:
             torch.cuda.empty_cache()
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    declared = model.generation_config.eos_token_id
-    ids = {tokenizer.eos_token_id, *(declared if isinstance(declared, list) else [declared])}
-    return tuple(sorted(each for each in ids if each is not None))
-
-
 def _pad_token(tokenizer: Any, end_tokens: tuple[int, ...]) -> int:
     candidates = [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id]
     for each in candidates:
@@ -137,13 +130,6 @@ def _forget_generation_defaults(model: Any, pad_token: int) -> None:
     from transformers import GenerationConfig
 
     model.generation_config = GenerationConfig(pad_token_id=pad_token)  # type: ignore[no-untyped-call]
-
-
-def _context_length(config: Any, tokenizer: Any) -> int | None:
-    text_config = config.get_text_config(decoder=True)
-    declared = (getattr(text_config, "max_position_embeddings", None), tokenizer.model_max_length)
-    known = [int(each) for each in declared if each is not None and 0 < each < _UNLIMITED_TOKENS]
-    return min(known, default=None)
 
 
 def _limits(model: Any) -> BatchLimits:

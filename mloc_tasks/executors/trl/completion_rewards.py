@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from mloc_tasks.errors import ExecutionError
 from mloc_tasks.executors.generation.model_files import cache_dir_of
-from mloc_tasks.executors.ppo.scoring import Scorer, scorer_of
-from mloc_tasks.executors.ppo.scoring.function import function_scorer
+from mloc_tasks.executors.scoring import Scorer, scorer_of
+from mloc_tasks.executors.scoring.function import function_scorer
 
 if TYPE_CHECKING:
     from mloc_tasks.executors.base import Task, TrainingRow

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mloc_tasks.errors import ExecutionError, InputError
 from mloc_tasks.executors.generation.prompts import PromptEncoder, RowError
-from mloc_tasks.executors.ppo.executor import context_of
 from mloc_tasks.executors.training.given import given_arguments
 from mloc_tasks.executors.training.loading import Trainee, load_for_training, load_model
 from mloc_tasks.executors.training.rank import world_size
@@ -18,6 +17,7 @@ from mloc_tasks.executors.trl.completion_rewards import GIVEN, given, rewards_of
 from mloc_tasks.executors.trl.executor import TrlExecutor
 from mloc_tasks.executors.trl.groups import Groups, groups_of, processes_of
 from mloc_tasks.executors.trl.reference import grpo_reference, keep_out_of_checkpoints, load_with_reference
+from mloc_tasks.models.limits import context_length_of
 
 if TYPE_CHECKING:
     from mloc_tasks.executors.base import Rows, Task, TrainingRow
@@ -120,7 +120,7 @@ class _Prompts:
         asked = None if generation is None else generation.max_tokens
         self._new: int = asked or given_arguments(task.spec).get("max_completion_length") or NEW_TOKENS
         self._most = None if training is None else training.max_seq_length
-        self._context = context_of(trainee.model, trainee.tokenizer)
+        self._context = context_length_of(trainee.model.config, trainee.tokenizer)
         self._encoder = PromptEncoder(
             tokenizer=trainee.tokenizer, chat=form.chat, system_prompt=None, context_length=None
         )

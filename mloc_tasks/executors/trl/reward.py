@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mloc_tasks.executors.ppo.scoring.text_model import HEADS
+from mloc_tasks.executors.scoring.text_model import HEADS
 from mloc_tasks.executors.training.given import given_arguments
 from mloc_tasks.executors.training.loading import SCORER, Trainee, load_for_training
 from mloc_tasks.executors.training.tokens import formatted, row_format

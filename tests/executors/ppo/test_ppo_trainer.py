@@ -17,9 +17,9 @@ from mloc_tasks.executors.ppo.experience import Experience, estimated, experienc
 from mloc_tasks.executors.ppo.group import Group  # noqa: E402
 from mloc_tasks.executors.ppo.learner import Learner  # noqa: E402
 from mloc_tasks.executors.ppo.minibatches import mini_batches  # noqa: E402
-from mloc_tasks.executors.ppo.scoring.function import function_scorer  # noqa: E402
 from mloc_tasks.executors.ppo.settings import PpoSettings  # noqa: E402
 from mloc_tasks.executors.ppo.trainer import gradients  # noqa: E402
+from mloc_tasks.executors.scoring.function import function_scorer  # noqa: E402
 from tests.executors.ppo.tiny_policy import (  # noqa: E402
     EOS,
     PROMPTS,

@@ -1,21 +1,3 @@
-"""These tensors are tiny: one thread is the fastest, and always gives the same sums."""
+"""These tensors are tiny."""
 
-from __future__ import annotations
-
-import importlib.util
-from collections.abc import Iterator
-
-import pytest
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    if importlib.util.find_spec("torch") is None:
-        yield
-        return
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+from tests.executors.one_thread import one_thread as one_thread

@@ -11,7 +11,7 @@ import yaml
 
 from mloc_tasks.errors import ModelError
 from mloc_tasks.executors.base import Task
-from mloc_tasks.executors.ppo.scoring import Scorer, scorer_of
+from mloc_tasks.executors.scoring import Scorer, scorer_of
 from mloc_tasks.executors.trl import RewardExecutor
 from mloc_tasks.spec.model.model_source import RewardModel
 from scheduler import submit_yaml

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from mloc_tasks.errors import ExecutionError
 from mloc_tasks.executors.base import Item
-from mloc_tasks.executors.ppo.scoring.checked import Columns, Scorer, checked_scores, text_of
-from mloc_tasks.executors.ppo.scoring.text_model import TextModel
+from mloc_tasks.executors.scoring.checked import Columns, Scorer, checked_scores, text_of
+from mloc_tasks.executors.scoring.text_model import TextModel
 from mloc_tasks.executors.training.tokens import RowFormat, row_format
 
 

@@ -7,7 +7,7 @@
 `scorer_of` picks one; `checked` says what a score is.
 """
 
-from mloc_tasks.executors.ppo.scoring.checked import Scorer
-from mloc_tasks.executors.ppo.scoring.choice import scorer_of
+from mloc_tasks.executors.scoring.checked import Scorer
+from mloc_tasks.executors.scoring.choice import scorer_of
 
 __all__ = ["Scorer", "scorer_of"]

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mloc_tasks.errors import ExecutionError
-from mloc_tasks.executors.ppo.scoring.checked import Scorer
-from mloc_tasks.executors.ppo.scoring.classifier import classifier_scorer
-from mloc_tasks.executors.ppo.scoring.function import function_scorer
-from mloc_tasks.executors.ppo.scoring.sentiment import sentiment_scorer
-from mloc_tasks.executors.ppo.scoring.text_model import load_text_model
+from mloc_tasks.executors.scoring.checked import Scorer
+from mloc_tasks.executors.scoring.classifier import classifier_scorer
+from mloc_tasks.executors.scoring.function import function_scorer
+from mloc_tasks.executors.scoring.sentiment import sentiment_scorer
+from mloc_tasks.executors.scoring.text_model import load_text_model
 from mloc_tasks.models import resolve
 
 if TYPE_CHECKING:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Sequence
-from functools import reduce
-from importlib.metadata import entry_points
 from typing import Any
 
 from mloc_tasks.errors import ExecutionError, MlocError
 from mloc_tasks.executors.base import Item
-from mloc_tasks.executors.ppo.scoring.checked import Columns, Scorer, checked_scores, text_of
+from mloc_tasks.executors.named_functions import imported_function, installed_function
+from mloc_tasks.executors.scoring.checked import Columns, Scorer, checked_scores, text_of
 
 REWARD_GROUP = "mloc.rewards"
+WHAT = "reward function"
 
 RewardFunction = Callable[..., Any]
 """Of prompts and completions; gives one number for each completion."""
@@ -24,8 +23,12 @@ def function_scorer(identifier: str) -> Scorer:
 
     Columns are passed on by name where the function has such a parameter, or `**` for all.
     """
-    function = _imported(identifier) if ":" in identifier else _installed(identifier)
-    source = f"the reward function {identifier}"
+    function = (
+        imported_function(identifier, what=WHAT)
+        if ":" in identifier
+        else installed_function(identifier, group=REWARD_GROUP, what=WHAT)
+    )
+    source = f"the {WHAT} {identifier}"
 
     def score(prompts: Sequence[Item], completions: Sequence[str], *, columns: Columns | None = None) -> list[float]:
         further = _taken(function, columns or {})
@@ -54,41 +57,3 @@ def _taken(function: RewardFunction, columns: Columns) -> dict[str, list[Any]]:
     if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
         names = set(columns).difference(first)
     return {name: list(columns[name]) for name in columns if name in names}
-
-
-def _imported(target: str) -> RewardFunction:
-    module, _, attribute = target.partition(":")
-    try:
-        found = reduce(getattr, attribute.split("."), importlib.import_module(module))
-    except (ImportError, AttributeError) as error:
-        raise ExecutionError(
-            f"the reward function {target} cannot be imported: {error}",
-            hint="install its package on the workers, or put its folder on their PYTHONPATH",
-        ) from error
-    return _called(found, target)
-
-
-def _installed(name: str) -> RewardFunction:
-    # One distribution can be seen twice when two entries of sys.path lead to it.
-    found = {each.value: each for each in entry_points(group=REWARD_GROUP, name=name)}
-    if not found:
-        raise ExecutionError(
-            f"no package on this worker brings the reward function {name!r}",
-            hint=f"write `module:function`, or install a package with an entry point of group {REWARD_GROUP!r}",
-        )
-    if len(found) > 1:
-        raise ExecutionError(
-            f"the reward function {name!r} is claimed by {' and '.join(found)}", hint="uninstall one of them"
-        )
-    (entry,) = found.values()
-    try:
-        return _called(entry.load(), f"{name} ({entry.value})")
-    except (ImportError, AttributeError) as error:
-        raise ExecutionError(f"the reward function {name} ({entry.value}) cannot be imported: {error}") from error
-
-
-def _called(found: Any, target: str) -> RewardFunction:
-    if not callable(found):
-        raise ExecutionError(f"the reward function {target} is {type(found).__name__}, not a function")
-    function: RewardFunction = found
-    return function

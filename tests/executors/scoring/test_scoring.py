@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from mloc_tasks.errors import ExecutionError, ModelError  # noqa: E402
-from mloc_tasks.executors.ppo.scoring import Scorer, scorer_of  # noqa: E402
+from mloc_tasks.executors.scoring import Scorer, scorer_of  # noqa: E402
 from mloc_tasks.spec.model.model_source import RewardModel  # noqa: E402
 from tests.executors.ppo.reward_models import save_classifier  # noqa: E402
 

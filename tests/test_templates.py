@@ -31,6 +31,8 @@ def shortened(name: str) -> dict[str, Any]:
         if "training" in part:
             part["training"].pop("num_train_epochs", None)
             part["training"]["steps"] = STEPS
+        if part.get("taskType") == "ppo":
+            part["training"]["batch_size"] = 4
     return document
 
 

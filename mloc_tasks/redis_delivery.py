@@ -1,0 +1,171 @@
+"""A message leaves its queue in Redis and is noted as delivered in one step.
+
+kombu does it in two, `BRPOP` and then `HSET` [kombu 5.7.0, transport/redis.py, Channel._brpop_read, QoS.append]. In
+between the message is nobody's: a worker that is killed there takes it along, and a stage waits for it without end.
+Here a script does both at once. A script cannot wait, so a worker that found no message waits for a token: whoever puts
+a message into a queue puts one into the queue's wake list too. Tokens only wake. Where one is lost, the next look, a
+second later (kombu's brpop_timeout), finds the message; one too many finds nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from queue import Empty
+from typing import Any
+
+from kombu.transport import virtual
+from kombu.transport.redis import QoS
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+from redis.exceptions import OutOfMemoryError
+
+logger = logging.getLogger("mloc.worker")
+
+WAKE_MS = 10_000  # who is not woken by then is awake, and looks by itself
+
+# KEYS: the notes of deliveries and the times of these, as kombu keeps them; then pairs of a queue's list and its wake
+# list, first choice first. ARGV: the time. The note comes first: where Redis is full, nothing has happened.
+TAKE = """
+for i = 3, #KEYS, 2 do
+  local message = redis.call('LINDEX', KEYS[i], -1)
+  if message then
+    local readable, document = pcall(cjson.decode, message)
+    if readable then -- what is not is for the worker to complain about
+      local tag, info = document.properties.delivery_tag, document.properties.delivery_info
+      local note = '[' .. message .. ',' .. cjson.encode(info.exchange) .. ',' .. cjson.encode(info.routing_key) .. ']'
+      redis.call('HSET', KEYS[1], tag, note)
+      redis.call('ZADD', KEYS[2], ARGV[1], tag)
+    end
+    redis.call('RPOP', KEYS[i])
+    redis.call('RPOP', KEYS[i + 1])
+    return {i, message}
+  end
+end
+return false
+"""
+
+
+class NotingQoS(QoS):
+    """What a channel holds unacknowledged, less the writing down of what `TAKE` has written down."""
+
+    noted = ""  # the delivery that is on its way to `append`
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        if self.noted == delivery_tag:
+            self.noted = ""
+            virtual.QoS.append(self, message, delivery_tag)
+        else:
+            super().append(message, delivery_tag)  # type: ignore[no-untyped-call]
+
+
+class NotingChannel:
+    """How a channel takes messages in one step. Stands before kombu's `Channel`, whose names these are.
+
+    While `_in_poll`, one command is on its way: `TAKE`, and where that found nothing, `BLPOP` on the wake lists.
+    """
+
+    _all_noted = True
+    _taking_from: tuple[str, ...] = ()  # the queues of TAKE's pairs, while it is on its way
+    _waiting = False  # for a token
+    _brpop_sent_at: Any = None
+
+    def basic_consume(self: Any, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
+        if no_ack:  # nobody acknowledges these, so they are not to be noted: kombu takes this channel's messages
+            self._all_noted = False
+        return super().basic_consume(queue, no_ack, *args, **kwargs)  # type: ignore[misc]
+
+    def _brpop_start(self: Any, timeout: float | None = None) -> None:
+        if not (self._all_noted and self.ack_emulation):
+            super()._brpop_start(timeout)  # type: ignore[misc]
+            return
+        self._waiting = False
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not queues:
+            return
+        pairs = [(queue, self._q_for_pri(queue, step)) for step in self.priority_steps for queue in queues]
+        keys = [self.unacked_key, self.unacked_index_key]
+        for queue, messages in pairs:
+            keys += [messages, self._wake_list(queue)]
+        self._taking_from = tuple(queue for queue, _ in pairs)
+        self._ask("EVAL", TAKE, len(keys), *(self.global_keyprefix + key for key in keys), time.time())
+
+    def _brpop_read(self: Any, **options: Any) -> bool:
+        if self._waiting:
+            self._waiting = False
+            self._answer("BLPOP", **options)
+            raise Empty  # and the next thing asked for is a message
+        if not self._taking_from:
+            return super()._brpop_read(**options)  # type: ignore[misc,no-any-return]
+        queues, self._taking_from = self._taking_from, ()
+        try:
+            found = self._answer("EVAL", **options)
+        except OutOfMemoryError as error:
+            logger.warning("no message is taken while Redis is full: %s", error)
+            found = None
+        if found is None:
+            self._wait_for_token(dict.fromkeys(queues))
+            raise Empty
+        queue, message = queues[(found[0] - 3) // 2], loads(bytes_to_str(found[1]))
+        self._queue_cycle.rotate(queue)
+        self.qos.noted = message["properties"]["delivery_tag"]
+        self.connection._deliver(message, queue)
+        return True
+
+    def _wait_for_token(self: Any, queues: Iterable[str]) -> None:
+        if self._closing:
+            return
+        wakes = (self.global_keyprefix + self._wake_list(queue) for queue in queues)
+        self._waiting = True
+        self._ask("BLPOP", *wakes, self.brpop_timeout or 0)
+
+    def _ask(self: Any, *command: Any) -> None:
+        self._in_poll = self.client.connection
+        self._brpop_sent_at = time.monotonic()
+        self.client.connection.send_command(*command)
+
+    def _answer(self: Any, command: str, **options: Any) -> Any:
+        try:
+            return self.client.parse_response(self.client.connection, command, **options)
+        except self.connection_errors:
+            self.client.connection.disconnect()
+            raise
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+
+    def _put(self: Any, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        if (batch := kwargs.get("_publish_batch")) is not None:
+            super()._put(queue, message, **kwargs)  # type: ignore[misc]
+            self._wake(queue, batch.add)
+            return
+        with self.conn_or_acquire() as client, client.pipeline() as pipe:
+            together = _Together(pipe)
+            super()._put(queue, message, _publish_batch=together)  # type: ignore[misc]
+            self._wake(queue, together.add)
+            pipe.execute()
+
+    def _do_restore_message(
+        self: Any, payload: dict[str, Any], exchange: str, routing_key: str, pipe: Any, leftmost: bool = False
+    ) -> None:
+        super()._do_restore_message(payload, exchange, routing_key, pipe, leftmost)  # type: ignore[misc]
+        for queue in self._lookup(exchange, routing_key):
+            self._wake(queue, _Together(pipe).add)
+
+    def _wake(self: Any, queue: str, add: Callable[..., None]) -> None:
+        add("lpush", self._wake_list(queue), "")
+        add("pexpire", self._wake_list(queue), WAKE_MS)
+
+    def _wake_list(self: Any, queue: str) -> str:
+        return f"{queue}{self.sep}wake"
+
+
+class _Together:
+    """A pipeline, as kombu's `PublishBatch` takes commands."""
+
+    def __init__(self, pipe: Any) -> None:
+        self._pipe = pipe
+
+    def add(self, name: str, *args: Any) -> None:
+        getattr(self._pipe, name)(*args)

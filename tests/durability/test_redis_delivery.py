@@ -1,0 +1,142 @@
+"""A message of Redis is always in its queue or noted as delivered, and wakes a worker that waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from queue import Empty
+from typing import Any
+
+import pytest
+from kombu import Connection
+from kombu.simple import SimpleQueue
+
+from mloc_tasks.broker import install_transports
+from mloc_tasks.configuration import celery_settings
+from mloc_tasks.ledger.connection import Client, connect
+from mloc_tasks.settings import get_settings
+from scheduler.embedded import PrivateValkey
+
+WAIT_SEC = 30
+
+
+@pytest.fixture(params=["", "team:"])
+def prefix(request: pytest.FixtureRequest) -> str:
+    """All keys begin with it."""
+    return str(request.param)
+
+
+@pytest.fixture
+def connection(broker: PrivateValkey, prefix: str) -> Iterator[Connection]:
+    install_transports()
+    options = celery_settings(get_settings())["broker_transport_options"] | {"global_keyprefix": prefix}
+    with Connection(get_settings().celery_url, transport_options=options) as connection:
+        yield connection
+
+
+@pytest.fixture
+def client(broker: PrivateValkey) -> Client:
+    return connect(get_settings())
+
+
+def ask(queue: SimpleQueue) -> Any:
+    """Ask for a message, as a worker's loop does, and leave its answer unread. Gives the channel."""
+    channel = queue.channel
+    queue.consumer.consume()
+    channel.connection.cycle.on_poll_start()
+    return channel
+
+
+def forget_tokens(client: Client) -> None:
+    """As if who had put a message in had died before the token."""
+    for key in client.scan_iter("*wake"):
+        client.delete(key)
+
+
+def test_a_message_that_its_worker_never_read_is_noted_and_comes_again(
+    connection: Connection, client: Client, prefix: str
+) -> None:
+    with connection.SimpleQueue("work") as queue:
+        queue.put("one")
+        channel = ask(queue)
+        tags = client.zrange(f"{prefix}unacked_index", 0, -1)
+        while not tags:  # the script is on its way
+            tags = client.zrange(f"{prefix}unacked_index", 0, -1)
+        assert client.hkeys(f"{prefix}unacked") == tags
+        assert not client.exists(f"{prefix}work")
+        channel.client.connection.disconnect()  # the worker dies, and the answer with it
+        client.zadd(f"{prefix}unacked_index", {tags[0]: 0})  # its time is over
+        channel.connection.cycle.maybe_restore_messages()
+        again = queue.get(timeout=WAIT_SEC)
+        assert again.payload == "one"
+        assert again.headers["redelivered"]
+        again.ack()
+    assert not client.exists(f"{prefix}unacked", f"{prefix}unacked_index")
+
+
+def test_messages_come_by_priority_and_given_back_ones_after_their_equals(connection: Connection) -> None:
+    with connection.SimpleQueue("work") as queue:
+        for word, priority in (("late", 9), ("first", 3), ("second", 3)):
+            queue.put(word, priority=priority)
+        first = queue.get(timeout=WAIT_SEC)
+        assert first.payload == "first"
+        first.requeue()
+        words = [queue.get(timeout=WAIT_SEC).payload for _ in range(3)]
+    assert words == ["second", "first", "late"]
+
+
+@pytest.mark.parametrize("how", ["sent", "batch", "restored"])
+def test_a_waiting_worker_is_woken(connection: Connection, client: Client, prefix: str, how: str) -> None:
+    with connection.SimpleQueue("work") as held, connection.clone() as other, other.SimpleQueue("work") as queue:
+        if how == "restored":
+            held.put("one")
+            message = held.get(timeout=WAIT_SEC)
+        ask(queue).brpop_timeout = 10 * WAIT_SEC  # so only a token can wake it
+        with ThreadPoolExecutor() as threads:
+            waiting = threads.submit(queue.get, timeout=WAIT_SEC)
+            while not client.info("clients")["blocked_clients"]:
+                pass
+            if how == "restored":
+                message.requeue()
+            elif how == "sent":
+                held.put("one")
+            else:
+                with held.producer.batch():
+                    held.put("one")
+            assert waiting.result().payload == "one"
+        assert not client.exists(f"{prefix}work\x06\x16wake")
+
+
+def test_a_message_without_a_token_is_found(connection: Connection, client: Client) -> None:
+    with connection.SimpleQueue("work") as queue:
+        queue.put("one")
+        forget_tokens(client)
+        assert queue.get(timeout=WAIT_SEC).payload == "one"
+
+
+def test_tokens_without_messages_do_no_harm(connection: Connection, client: Client) -> None:
+    with connection.SimpleQueue("work") as queue:
+        queue.put("one")
+        queue.clear()
+        with pytest.raises(Empty):
+            queue.get(timeout=0.1)
+        queue.put("two")
+        assert queue.get(timeout=WAIT_SEC).payload == "two"
+
+
+def test_nothing_is_taken_while_redis_is_full(connection: Connection, client: Client, prefix: str) -> None:
+    with connection.SimpleQueue("work") as queue:
+        queue.put("one")
+        client.config_set("maxmemory", 1)
+        with pytest.raises(Empty):
+            ask(queue)._brpop_read()
+        assert client.llen(f"{prefix}work") == 1
+        client.config_set("maxmemory", 0)
+        assert queue.get(timeout=WAIT_SEC).payload == "one"
+
+
+def test_what_nobody_acknowledges_is_not_noted(connection: Connection, client: Client, prefix: str) -> None:
+    with connection.SimpleQueue("answers", no_ack=True) as queue:
+        queue.put("one")
+        assert queue.get(timeout=WAIT_SEC).payload == "one"
+    assert not client.exists(f"{prefix}unacked", f"{prefix}unacked_index")

@@ -24,8 +24,8 @@ demo: $(VENV)/.ready-demo ## run templates/quickstart.yaml on a real 135M model:
 test: $(VENV)/.ready-test ## the tests: the fast ones, then those that load the real model
 	@echo "==> Fast tests, $(TESTS_AT_ONCE) at once"
 	@$(BIN)/python -m pytest -m "not model and not chaos" -n $(TESTS_AT_ONCE) --dist loadfile
-	@echo "==> Tests that load the real model (tens of seconds each)"
-	@$(BIN)/python -m pytest -m model
+	@echo "==> Tests that load the real model (tens of seconds each), two at once, of one thread each"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m model -n 2 --dist worksteal
 
 vllm: .venv-vllm/.ready-vllm $(VENV)/.ready-test ## the tests of the vLLM executor on the real model, on vLLM's CPU build (ten minutes)
 	@.venv-vllm/bin/python -m pytest -m model tests/executors/vllm_executor tests/executors/embedding \

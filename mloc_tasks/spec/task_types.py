@@ -46,9 +46,9 @@ class TaskType:
     trains: bool = False
 
 
-def _trainer(name: str, *kinds: str, needs_reward: bool = False) -> TaskType:
+def _trainer(name: str, *kinds: str, needs_reward: bool = False, more: Collection[str] = ()) -> TaskType:
     kinds = (*kinds, "TrainingTask")
-    return TaskType(name, kinds, _TRAINED, needs_reward=needs_reward, trains=True)
+    return TaskType(name, kinds, _TRAINED.union(more), needs_reward=needs_reward, trains=True)
 
 
 BUILT_IN: dict[str, TaskType] = {
@@ -58,7 +58,7 @@ BUILT_IN: dict[str, TaskType] = {
         _trainer("sft", "SFTTask"),
         _trainer("lora_sft", "LoRASFTTask", "LoRATask"),
         _trainer("dpo", "DPOTask"),
-        _trainer("ppo", "PPOTask", needs_reward=True),
+        _trainer("ppo", "PPOTask", needs_reward=True, more=("performance",)),
         _trainer("grpo", "GRPOTask", needs_reward=True),
         _trainer("reward", "RewardTask", "RewardModelTask"),
         TaskType("evaluate", ("EvaluateTask", "EvaluationTask"), _SCORED, needs_model=False, takes_rows=True),

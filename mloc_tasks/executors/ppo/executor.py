@@ -42,7 +42,7 @@ class PpoExecutor(TrainingExecutor):
     name: ClassVar[str] = "ppo"
     family: ClassVar[str] = "ppo"
     requires: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft")
-    result_fields: ClassVar[frozenset[str] | None] = frozenset({"ok", "model", "steps", "metrics", "performance"})
+    result_fields: ClassVar[frozenset[str] | None] = (TrainingExecutor.result_fields or frozenset()) | {"performance"}
 
     @classmethod
     def unsupported(cls, document: Mapping[str, Any]) -> str | None:
@@ -111,7 +111,13 @@ class _Training:
         if log is None:
             return {}
         save_trained(task, self._out_dir, trainee, policy.model)
-        return result_of(trainee, steps=learner.step, metrics=log.summary(), performance=_performance(took))
+        return result_of(
+            trainee,
+            steps=learner.step,
+            metrics=log.summary(),
+            train_seconds=sum(each.sec for each in took),
+            performance=_performance(took),
+        )
 
     def _loaded(self) -> tuple[Trainee, Policy]:
         settings, spec = self._settings, self._task.spec

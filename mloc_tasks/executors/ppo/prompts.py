@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -17,10 +17,12 @@ from mloc_tasks.executors.training.tokens import RowFormat
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One row of the data: its token ids, and the prompt as the data has it, which reward models are shown."""
+    """One row of the data: its token ids, and what reward models are shown: the prompt as the data has it, and the
+    row's other columns."""
 
     ids: Sequence[int]
     given: Item
+    further: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,8 @@ def encoded(
                     hint="set training.max_seq_length to have longer prompts lose their beginning",
                 )
             ids, cuts = ids[-room:], cuts + 1
-        prompts.append(Prompt(array("i", ids), given))
+        further = {name: value for name, value in row.items() if name != "prompt"} if isinstance(row, dict) else {}
+        prompts.append(Prompt(array("i", ids), given, further))
     if not prompts:
         raise InputError("the data has no rows: there is nothing to begin a rollout with")
     return prompts, cuts

@@ -19,7 +19,7 @@ from mloc_tasks.executors.ppo.policy import Policy
 from mloc_tasks.executors.ppo.prompts import Prompt, PromptOrder
 from mloc_tasks.executors.ppo.rollout import Sampler
 from mloc_tasks.executors.ppo.settings import PpoSettings
-from mloc_tasks.executors.scoring.checked import Scorer
+from mloc_tasks.executors.scoring.checked import Scorer, columns_of
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,8 @@ def train(
         rollout_sec = time.perf_counter() - started
 
         # Score: the reward model reads what came out.
-        scores = scorer([prompt.given for prompt in mine], [sample.text for sample in samples]) if samples else []
+        given, texts = [prompt.given for prompt in mine], [sample.text for sample in samples]
+        scores = scorer(given, texts, columns=columns_of([prompt.further for prompt in mine])) if texts else []
 
         # Advantages: which tokens led to more than was expected of them, less what they cost in divergence from the
         # model as it was before its training.

@@ -21,6 +21,12 @@ class Scorer(Protocol):
     ) -> list[float]: ...
 
 
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> Columns:
+    """The columns of rows of data, less their prompts; None where a row has no such column."""
+    names = dict.fromkeys(name for row in rows for name in row if name != "prompt")
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
 def checked_scores(given: Any, *, completions: Sequence[str], source: str) -> list[float]:
     """What a reward model gave, as floats: one finite number for each completion. Raises ExecutionError.
 

@@ -36,7 +36,7 @@ class TrainingExecutor(Executor):
         "final_model_url": "final_model",
         "final_lora_url": "final_lora",
     }
-    result_fields: ClassVar[frozenset[str] | None] = frozenset({"ok", "model", "steps", "metrics"})
+    result_fields: ClassVar[frozenset[str] | None] = frozenset({"ok", "model", "steps", "metrics", "train_seconds"})
     requires: ClassVar[tuple[str, ...]] = ("torch", "transformers", "trl", "peft")
 
     def run(self, task: Task, out_dir: Path) -> dict[str, Any]:

@@ -67,9 +67,12 @@ def save_model(directory: Path, trainee: Trainee, model: Any) -> None:
     trainee.tokenizer.save_pretrained(str(directory))
 
 
-def result_of(trainee: Trainee, *, steps: int, metrics: dict[str, float], **more: Any) -> dict[str, Any]:
-    """The stage's result; the worker adds the addresses."""
-    return {"ok": True, "model": trainee.files.name, "steps": steps, "metrics": metrics, **more}
+def result_of(
+    trainee: Trainee, *, steps: int, metrics: dict[str, float], train_seconds: float, **more: Any
+) -> dict[str, Any]:
+    """The stage's result; the worker adds the addresses. `train_seconds`: of this attempt's steps."""
+    training = {"steps": steps, "metrics": metrics, "train_seconds": round(train_seconds, 3)}
+    return {"ok": True, "model": trainee.files.name, **training, **more}
 
 
 def _save_adapter(directory: Path, trainee: Trainee, model: Any) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mloc_tasks.errors import ExecutionError
 from mloc_tasks.executors.generation.model_files import cache_dir_of
 from mloc_tasks.executors.scoring import Scorer, scorer_of
+from mloc_tasks.executors.scoring.checked import columns_of
 from mloc_tasks.executors.scoring.function import function_scorer
 
 if TYPE_CHECKING:
@@ -52,9 +53,8 @@ def given(row: TrainingRow) -> str:
 def _reward(scorer: Scorer, *, name: str) -> Reward:
     def reward(*, completions: Sequence[Any], **more: Any) -> list[float]:
         rows: list[dict[str, Any]] = [json.loads(each) for each in more[GIVEN]]
-        names = dict.fromkeys(name for row in rows for name in row if name != "prompt")
-        columns = {name: [row.get(name) for row in rows] for name in names}
-        return scorer([row["prompt"] for row in rows], [_text(each) for each in completions], columns=columns)
+        prompts, texts = [row["prompt"] for row in rows], [_text(each) for each in completions]
+        return scorer(prompts, texts, columns=columns_of(rows))
 
     reward.__name__ = name
     return reward

@@ -123,6 +123,18 @@ def test_an_adapter_is_trained_further_and_measured_from_where_it_began(model: P
     assert after[0]["kl"] == pytest.approx(0, abs=1e-4)
 
 
+def length_asked_for(prompts: list[str], completions: list[str], *, length: list[int]) -> list[float]:
+    assert all(prompt == f"Say {asked} letters." for prompt, asked in zip(prompts, length, strict=True))
+    return [-abs(len(text) - asked) / 8 for text, asked in zip(completions, length, strict=True)]
+
+
+def test_a_reward_function_sees_the_columns_that_it_asks_for(model: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"Say {length} letters.", "length": length, "unused": "x"} for length in range(2, 7)]
+    function = {"type": "function", "identifier": f"{__name__}:length_asked_for"}
+    result = run(ppo_task(model, rows, reward_model=function, training={"steps": 2}), tmp_path / "out")
+    assert result["train_seconds"] > 0
+
+
 def test_a_classifier_s_sentiment_is_the_reward(model: Path, tmp_path: Path) -> None:
     sentiment = save_classifier(tmp_path / "sentiment", labels=("negative", "neutral", "positive"))
     reward = {"type": "sentiment", "path": str(sentiment), "batch_size": 2}

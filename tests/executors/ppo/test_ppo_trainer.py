@@ -201,7 +201,7 @@ def test_passes_end_once_the_policy_is_far_from_the_one_that_sampled() -> None:
 
 def test_longer_completions_earn_less_under_a_length_penalty() -> None:
     settings = settings_of(steps=20, batch_size=24, rows_per_update=12, max_tokens=6, length_penalty=1.0, kl_coef=0.01)
-    curve = curve_of(learner_of(tiny_model(), settings), settings, scorer=lambda _, texts: [0.0] * len(texts))
+    curve = curve_of(learner_of(tiny_model(), settings), settings, scorer=lambda _, texts, **__: [0.0] * len(texts))
     assert curve[-1]["completion_tokens"] < curve[0]["completion_tokens"] - 1
 
 

@@ -76,7 +76,7 @@ def sampler_of(policy: Policy, settings: PpoSettings) -> Sampler:
     return Sampler(policy=policy, tokenizer=Letters(), decoding=settings.decoding, end_tokens=(EOS,), pad_token=PAD)
 
 
-def count_of_d(prompts: Sequence[Any], completions: Sequence[str]) -> list[float]:
+def count_of_d(prompts: Sequence[Any], completions: Sequence[str], **_: Any) -> list[float]:
     """The reward of most tests: d's among the letters."""
     return [float(text.count("d")) for text in completions]
 

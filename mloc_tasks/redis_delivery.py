@@ -19,29 +19,38 @@ from kombu.transport import virtual
 from kombu.transport.redis import QoS
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 logger = logging.getLogger("mloc.worker")
 
 WAKE_MS = 10_000  # who is not woken by then is awake, and looks by itself
 
 # KEYS: the notes of deliveries and the times of these, as kombu keeps them; then pairs of a queue's list and its wake
-# list, first choice first. ARGV: the time. The note comes first: where Redis is full, nothing has happened.
+# list, first choice first. ARGV: the time. Gives the place of the list among the keys, the message, and its tag; no tag
+# where it could not be noted: then it is for the worker to complain about. The note comes first: where Redis is full,
+# nothing has happened.
 TAKE = """
+local function note_of(message)
+  local properties = cjson.decode(message).properties
+  local tag, info = properties.delivery_tag, properties.delivery_info
+  assert(type(tag) == 'string')
+  return tag, '[' .. message .. ',' .. cjson.encode(info.exchange) .. ',' .. cjson.encode(info.routing_key) .. ']'
+end
 for i = 3, #KEYS, 2 do
   local message = redis.call('LINDEX', KEYS[i], -1)
   if message then
-    local readable, document = pcall(cjson.decode, message)
-    if readable then -- what is not is for the worker to complain about
-      local tag, info = document.properties.delivery_tag, document.properties.delivery_info
-      local note = '[' .. message .. ',' .. cjson.encode(info.exchange) .. ',' .. cjson.encode(info.routing_key) .. ']'
+    local readable, tag, note = pcall(note_of, message)
+    if readable then
       redis.call('HSET', KEYS[1], tag, note)
       redis.call('ZADD', KEYS[2], ARGV[1], tag)
     end
     redis.call('RPOP', KEYS[i])
     redis.call('RPOP', KEYS[i + 1])
-    return {i, message}
+    return {i, message, readable and tag or ''}
   end
+end
+for i = 4, #KEYS, 2 do
+  redis.call('DEL', KEYS[i])
 end
 return false
 """
@@ -66,21 +75,20 @@ class NotingChannel:
     While `_in_poll`, one command is on its way: `TAKE`, and where that found nothing, `BLPOP` on the wake lists.
     """
 
-    _all_noted = True
+    _unnoted: frozenset[str] = frozenset()  # queues whose messages nobody acknowledges
     _taking_from: tuple[str, ...] = ()  # the queues of TAKE's pairs, while it is on its way
     _waiting = False  # for a token
     _brpop_sent_at: Any = None
 
     def basic_consume(self: Any, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
-        if no_ack:  # nobody acknowledges these, so they are not to be noted: kombu takes this channel's messages
-            self._all_noted = False
+        self._unnoted = self._unnoted - {queue} | ({queue} if no_ack else set())
         return super().basic_consume(queue, no_ack, *args, **kwargs)  # type: ignore[misc]
 
     def _brpop_start(self: Any, timeout: float | None = None) -> None:
-        if not (self._all_noted and self.ack_emulation):
+        self._waiting, self._taking_from = False, ()
+        if not self.ack_emulation or self._unnoted.intersection(self.active_queues):
             super()._brpop_start(timeout)  # type: ignore[misc]
             return
-        self._waiting = False
         queues = self._queue_cycle.consume(len(self.active_queues))
         if not queues:
             return
@@ -99,26 +107,41 @@ class NotingChannel:
         if not self._taking_from:
             return super()._brpop_read(**options)  # type: ignore[misc,no-any-return]
         queues, self._taking_from = self._taking_from, ()
+        asked = self._brpop_sent_at
         try:
             found = self._answer("EVAL", **options)
-        except OutOfMemoryError as error:
+        except ResponseError as error:
+            if not isinstance(error, OutOfMemoryError) and "OOM" not in str(error):  # Redis 6 says it in the text
+                raise
             logger.warning("no message is taken while Redis is full: %s", error)
-            found = None
+            self._wait_for_token([""])  # which nobody sends: a pause
+            raise Empty from error
         if found is None:
             self._wait_for_token(dict.fromkeys(queues))
             raise Empty
-        queue, message = queues[(found[0] - 3) // 2], loads(bytes_to_str(found[1]))
-        self._queue_cycle.rotate(queue)
-        self.qos.noted = message["properties"]["delivery_tag"]
-        self.connection._deliver(message, queue)
+        if time.monotonic() - asked > self.visibility_timeout / 2:
+            raise Empty  # this worker has slept: by now it may be somebody else's, and if not, it will be
+        self._deliver_noted(queues[(found[0] - 3) // 2], found[1], bytes_to_str(found[2]))
         return True
 
+    def _deliver_noted(self: Any, queue: str, text: bytes, tag: str) -> None:
+        self._queue_cycle.rotate(queue)
+        self.qos.noted = tag
+        try:
+            self.connection._deliver(loads(bytes_to_str(text)), queue)
+        except BaseException:
+            if tag and self.qos.noted == tag:  # it cannot be read: it must not end the next worker too
+                self.qos._remove_from_indices(tag).execute()
+            raise
+        finally:
+            self.qos.noted = ""
+
     def _wait_for_token(self: Any, queues: Iterable[str]) -> None:
-        if self._closing:
+        if self._closing or self.client.connection._sock is None:
             return
         wakes = (self.global_keyprefix + self._wake_list(queue) for queue in queues)
         self._waiting = True
-        self._ask("BLPOP", *wakes, self.brpop_timeout or 0)
+        self._ask("BLPOP", *wakes, self.brpop_timeout or 1)
 
     def _ask(self: Any, *command: Any) -> None:
         self._in_poll = self.client.connection

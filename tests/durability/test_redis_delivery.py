@@ -12,7 +12,7 @@ from kombu import Connection
 from kombu.simple import SimpleQueue
 
 from mloc_tasks.broker import install_transports
-from mloc_tasks.configuration import celery_settings
+from mloc_tasks.configuration import celery_settings, sending_app
 from mloc_tasks.ledger.connection import Client, connect
 from mloc_tasks.settings import get_settings
 from scheduler.embedded import PrivateValkey
@@ -114,12 +114,14 @@ def test_a_message_without_a_token_is_found(connection: Connection, client: Clie
         assert queue.get(timeout=WAIT_SEC).payload == "one"
 
 
-def test_tokens_without_messages_do_no_harm(connection: Connection, client: Client) -> None:
+def test_tokens_without_messages_do_no_harm(connection: Connection, client: Client, prefix: str) -> None:
     with connection.SimpleQueue("work") as queue:
         queue.put("one")
         queue.clear()
+        assert client.exists(f"{prefix}work\x06\x16wake")
         with pytest.raises(Empty):
             queue.get(timeout=0.1)
+        assert not client.exists(f"{prefix}work\x06\x16wake")
         queue.put("two")
         assert queue.get(timeout=WAIT_SEC).payload == "two"
 
@@ -133,6 +135,44 @@ def test_nothing_is_taken_while_redis_is_full(connection: Connection, client: Cl
         assert client.llen(f"{prefix}work") == 1
         client.config_set("maxmemory", 0)
         assert queue.get(timeout=WAIT_SEC).payload == "one"
+
+
+def test_a_channel_that_once_took_what_nobody_acknowledges_notes_its_deliveries(
+    connection: Connection, client: Client, prefix: str
+) -> None:
+    """As a worker's does: it asks the others who they are before its work begins."""
+    sending_app(get_settings()).control.inspect(timeout=0.1, connection=connection).hello("test@here")
+    client.config_resetstat()
+    with SimpleQueue(connection.default_channel, "work") as queue:
+        queue.put("one")
+        assert queue.get(timeout=WAIT_SEC).payload == "one"
+    assert client.hlen(f"{prefix}unacked") == 1
+    assert "cmdstat_eval" in client.info("commandstats")
+
+
+@pytest.mark.parametrize("text", ["5", "{}", "not JSON", '{"properties": {"delivery_tag": null, "delivery_info": {}}}'])
+def test_what_is_no_message_ends_one_worker_at_most(
+    connection: Connection, client: Client, prefix: str, text: str
+) -> None:
+    with connection.SimpleQueue("work") as queue:
+        client.rpush(f"{prefix}work", text)
+        queue.put("one")
+        with pytest.raises((ValueError, TypeError, LookupError, AttributeError)):
+            queue.get(timeout=WAIT_SEC)
+        assert not client.exists(f"{prefix}unacked", f"{prefix}unacked_index")
+        assert queue.get(timeout=WAIT_SEC).payload == "one"
+
+
+def test_a_message_that_cannot_be_read_is_not_given_to_the_next_worker(
+    connection: Connection, client: Client, prefix: str
+) -> None:
+    with connection.SimpleQueue("work") as queue:
+        queue.put("one")
+        key = f"{prefix}work"
+        client.lset(key, 0, client.lindex(key, 0).replace('"base64"', '"base65"'))
+        with pytest.raises(AttributeError):  # there is no base65
+            queue.get(timeout=WAIT_SEC)
+        assert not client.exists(key, f"{prefix}unacked", f"{prefix}unacked_index")
 
 
 def test_what_nobody_acknowledges_is_not_noted(connection: Connection, client: Client, prefix: str) -> None:

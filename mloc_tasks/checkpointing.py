@@ -16,7 +16,7 @@ from mloc_tasks.checkpoint_uploads import CheckpointUploads
 from mloc_tasks.errors import AttemptCancelledError, BrokerError, MlocError, StaleAttemptError
 from mloc_tasks.execution import Prepared
 from mloc_tasks.hosting import Watch
-from mloc_tasks.models.locks import locked, locked_if_free
+from mloc_tasks.locks import locked, locked_if_free
 from mloc_tasks.saved_checkpoints import SavedCheckpoints, remove_checkpoints
 from mloc_tasks.saved_rows import rows_key
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +16,10 @@ from mloc_tasks.capabilities import Capabilities
 from mloc_tasks.host.devices import my_devices
 from mloc_tasks.ledger import Ledger
 from mloc_tasks.ledger.connection import connect
+from mloc_tasks.scratch import in_use, make_scratch, remove_scratch
 from mloc_tasks.settings import Settings, get_settings
 from mloc_tasks.worker.hardware import machine_capabilities
 from mloc_tasks.worker.life import this_life
-
-SCRATCH = "attempt-"  # beginning of the names in MLOC_SCRATCH_DIR
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +35,13 @@ class Workplace:
     def scratch(self, run_id: str) -> Iterator[Path]:
         """An empty folder for one attempt's files, gone afterwards; on the store's own disk where that is local.
 
-        What a killed process leaves of it goes with `sweep`.
+        What a killed process leaves of it goes with `sweep`, and on a machine's own disk with `remove_left`.
         """
         root = self.settings.scratch_dir
-        prefix = f"{SCRATCH}{run_id}-"
-        folder = self.store.scratch(run_id) if root is None else Path(tempfile.mkdtemp(prefix=prefix, dir=root))
+        folder = self.store.scratch(run_id) if root is None else make_scratch(root, run_id)
         try:
-            yield folder
+            with in_use(folder):
+                yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -51,8 +49,7 @@ class Workplace:
         """Remove the scratch folders of a run that is over, as far as this machine can reach them."""
         self.store.sweep(run_id)
         if self.settings.scratch_dir is not None:
-            for folder in self.settings.scratch_dir.glob(f"{SCRATCH}{run_id}-*"):
-                shutil.rmtree(folder, ignore_errors=True)
+            remove_scratch(self.settings.scratch_dir, run_id)
 
 
 @lru_cache(maxsize=1)

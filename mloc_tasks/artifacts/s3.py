@@ -32,6 +32,7 @@ from mloc_tasks.artifacts.source import SourceFile, files_of, open_source, sha25
 from mloc_tasks.artifacts.staging import filled_directory, verify
 from mloc_tasks.artifacts.store import ArtifactInfo, ArtifactStore, Manifest
 from mloc_tasks.errors import ArtifactExistsError, ArtifactNotFoundError, StoreError
+from mloc_tasks.scratch import make_scratch, remove_scratch
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -187,11 +188,10 @@ class S3Store(ArtifactStore):
 
     def scratch(self, owner: str) -> Path:
         with disk_errors(tempfile.gettempdir()):
-            return Path(tempfile.mkdtemp(prefix=f"mloc-{check_name(owner)}-"))
+            return make_scratch(tempfile.gettempdir(), check_name(owner))
 
     def sweep(self, owner: str) -> None:
-        for path in Path(tempfile.gettempdir()).glob(f"mloc-{check_name(owner)}-*"):
-            shutil.rmtree(path, ignore_errors=True)
+        remove_scratch(tempfile.gettempdir(), check_name(owner))
 
     @property
     def _connection(self) -> Connection:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from mloc_tasks.models.locks import locked
+from mloc_tasks.locks import locked
 
 
 def build_once(target: Path, build: Callable[[Path], None]) -> bool:

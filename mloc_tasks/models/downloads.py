@@ -21,10 +21,10 @@ from mloc_tasks.artifacts import unpack
 from mloc_tasks.artifacts.disk import disk_errors, shown_bytes
 from mloc_tasks.artifacts.unpacking import ArchiveError
 from mloc_tasks.errors import ModelError, ModelUnavailableError, StoreUnavailableError
+from mloc_tasks.locks import locked, locked_if_free, remove_lock
 from mloc_tasks.models.build_once import build_once, lock_of, remove_left_overs
 from mloc_tasks.models.contents import hint_for, innermost, is_gguf
 from mloc_tasks.models.fetch_progress import fetch_progress
-from mloc_tasks.models.locks import locked, locked_if_free, remove_lock
 from mloc_tasks.models.remote import Remote, model_errors
 
 Log = Callable[..., None]

@@ -20,10 +20,11 @@ def install(app: Celery) -> None:
     from mloc_tasks.worker.life import install_life
     from mloc_tasks.worker.registration import Registration
     from mloc_tasks.worker.shutdown import install_shutdown
+    from mloc_tasks.worker.sweeper import Sweeper
     from mloc_tasks.worker.visibility import VisibilityHeartbeat
     from mloc_tasks.worker.warden import Warden
 
-    app.steps["consumer"].update((Backpressure, EventBatches, Registration, VisibilityHeartbeat, Warden))
+    app.steps["consumer"].update((Backpressure, EventBatches, Registration, Sweeper, VisibilityHeartbeat, Warden))
     install_life()
     install_shutdown()
     worker_init.connect(_say_pool_size, weak=False)

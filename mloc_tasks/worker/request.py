@@ -18,6 +18,7 @@ from mloc_tasks.ledger import Ledger
 from mloc_tasks.ledger.connection import connect
 from mloc_tasks.settings import get_settings
 from mloc_tasks.signatures import shard_name
+from mloc_tasks.worker.sweeper import sweep_soon
 
 logger = logging.getLogger("mloc.worker")
 
@@ -50,6 +51,7 @@ class RunRequest(Request):  # type: ignore[misc]  # celery ships no types
         error = getattr(exc_info.exception, "exc", exc_info.exception)
         if isinstance(error, WorkerLostError) and not self.acknowledged:  # else somebody else may have it by now
             give_claim_up(self)
+            sweep_soon()
         elif isinstance(error, BROKER_ERRORS):
             logger.warning("%s: its message goes back, because what follows it could not be sent: %s", self.id, error)
             exc_info.exception = Reject(error, requeue=True)

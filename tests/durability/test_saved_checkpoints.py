@@ -17,7 +17,7 @@ import pytest
 from mloc_tasks.artifacts import ArtifactStore
 from mloc_tasks.checkpointing import OWNER
 from mloc_tasks.ledger import State
-from mloc_tasks.models.locks import locked
+from mloc_tasks.locks import locked
 from mloc_tasks.settings import get_settings, reset_settings
 from mloc_tasks.workplace import store_of
 from scheduler import Run, submit_yaml

@@ -1,4 +1,4 @@
-"""Locks between processes and threads of a machine, on files that may be removed when nobody uses them any more."""
+"""Locks between processes and threads of a machine, on files or folders that may be removed when nobody uses them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def remove_lock(path: Path) -> None:
 def _acquire(path: Path, operation: int) -> int | None:
     while True:
         # Read-only, so that users who share a cache can lock each other's files.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDONLY | (0 if path.is_dir() else os.O_CREAT), 0o644)
         try:
             fcntl.flock(descriptor, operation)
             if _is_still(path, descriptor):

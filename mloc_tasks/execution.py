@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from mloc_tasks import intake
 from mloc_tasks.artifacts import open_store, open_url
 from mloc_tasks.attempt import Attempt
-from mloc_tasks.checkpoint_uploads import CheckpointUploads
+from mloc_tasks.checkpoints.uploads import CheckpointUploads
 from mloc_tasks.data.inputs import Inputs
 from mloc_tasks.data.items import RESPONSES
 from mloc_tasks.errors import MlocError, StaleAttemptError, StoreError

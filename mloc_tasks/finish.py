@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 
+from mloc_tasks.checkpoints.saved import remove_checkpoints
 from mloc_tasks.data.items import RESPONSES
 from mloc_tasks.errors import MlocError
 from mloc_tasks.executors.registry import executor_class
 from mloc_tasks.ledger import StageRecord, State
-from mloc_tasks.saved_checkpoints import remove_checkpoints
 from mloc_tasks.workplace import Workplace
 
 

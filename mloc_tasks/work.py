@@ -9,7 +9,7 @@ from typing import Any
 
 from mloc_tasks.attempt import Attempt
 from mloc_tasks.cache import earlier_result
-from mloc_tasks.checkpointing import keeping_checkpoints
+from mloc_tasks.checkpoints.keeping import keeping_checkpoints
 from mloc_tasks.data.inputs import Inputs, open_inputs
 from mloc_tasks.data.items import RESPONSES, ItemReader
 from mloc_tasks.data.merge import merge_shards

@@ -16,9 +16,9 @@ from mloc_tasks.artifacts import ArtifactStore, Manifest, open_store
 from mloc_tasks.artifacts.local import LocalStore
 from mloc_tasks.artifacts.s3 import S3Store
 from mloc_tasks.artifacts.s3_connection import connect
-from mloc_tasks.checkpoint_uploads import CheckpointUploads
+from mloc_tasks.checkpoints.saved import Saved, SavedCheckpoints, remove_checkpoints, step_name
+from mloc_tasks.checkpoints.uploads import CheckpointUploads
 from mloc_tasks.errors import BrokerError, StoreError, StoreUnavailableError
-from mloc_tasks.saved_checkpoints import Saved, SavedCheckpoints, remove_checkpoints, step_name
 from tests.s3_server import new_bucket
 
 SHARD = "run/train/0"
@@ -285,7 +285,7 @@ def test_what_was_resumed_from_goes_once_a_newer_one_is_published(tmp_path: Path
 
 
 def test_a_store_that_is_away_is_a_warning_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mloc_tasks.checkpoint_uploads.AGAIN_SEC", (0.05, 0.1))
+    monkeypatch.setattr("mloc_tasks.checkpoints.uploads.AGAIN_SEC", (0.05, 0.1))
     store = Gated(tmp_path / "store")
     store.gate.set()
     store.error = StoreUnavailableError("no space left writing below /store: 0 B free", hint="free space")

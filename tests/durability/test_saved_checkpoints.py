@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from mloc_tasks.artifacts import ArtifactStore
-from mloc_tasks.checkpointing import OWNER
+from mloc_tasks.checkpoints.keeping import OWNER
 from mloc_tasks.ledger import State
 from mloc_tasks.locks import locked
 from mloc_tasks.settings import get_settings, reset_settings

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mloc_tasks.artifacts.disk import disk_errors, shown_bytes
+from mloc_tasks.checkpoints.saved import SavedCheckpoints, Tell, step_name
 from mloc_tasks.errors import BrokerError, StoreError
-from mloc_tasks.saved_checkpoints import SavedCheckpoints, Tell, step_name
 
 logger = logging.getLogger("mloc.attempt")
 

@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 
 from mloc_tasks.attempt import Attempt
-from mloc_tasks.checkpoint_uploads import CheckpointUploads
+from mloc_tasks.checkpoints.saved import SavedCheckpoints, remove_checkpoints
+from mloc_tasks.checkpoints.uploads import CheckpointUploads
 from mloc_tasks.errors import AttemptCancelledError, BrokerError, MlocError, StaleAttemptError
 from mloc_tasks.execution import Prepared
 from mloc_tasks.hosting import Watch
 from mloc_tasks.locks import locked, locked_if_free
-from mloc_tasks.saved_checkpoints import SavedCheckpoints, remove_checkpoints
 from mloc_tasks.saved_rows import rows_key
 
 logger = logging.getLogger("mloc.attempt")

@@ -129,7 +129,7 @@ class NotingChannel:
         self.qos.noted = tag
         try:
             self.connection._deliver(loads(bytes_to_str(text)), queue)
-        except BaseException:
+        except (ValueError, TypeError, LookupError, AttributeError):
             if tag and self.qos.noted == tag:  # it cannot be read: it must not end the next worker too
                 self.qos._remove_from_indices(tag).execute()
             raise

@@ -17,6 +17,8 @@ import os
 import platform
 import statistics
 import subprocess
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +45,20 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    contestants: dict[str, Any] = {}
-    for seed in options.seeds:
-        contestants[f"ours, LoRA, seed {seed}"] = run_ours(seed, options.steps)
+    runs: dict[str, Callable[[], dict[str, Any]]] = {
+        f"ours, LoRA, seed {seed}": partial(run_ours, seed, options.steps) for seed in options.seeds
+    }
     if options.full_steps:
-        contestants["ours, full"] = run_ours(0, options.full_steps, finetuning_type="full")
+        runs["ours, full"] = partial(run_ours, 0, options.full_steps, finetuning_type="full")
     if options.trl:
-        contestants["TRL 1.12.0, full"] = run_trl(options.trl, options.trl_steps)
+        runs["TRL 1.12.0, full"] = partial(run_trl, options.trl, options.trl_steps)
+    contestants: dict[str, Any] = {}
     figures = {"machine": {"cpus": os.cpu_count(), "python": platform.python_version()}, "contestants": contestants}
+    for name, run in runs.items():
+        contestants[name] = run()
+        if options.json:  # after each: a seed takes a quarter of an hour on two cores
+            options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     print_table(figures)
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def run_ours(seed: int, steps: int, **training: Any) -> dict[str, Any]:

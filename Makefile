@@ -13,7 +13,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables:"
 	@echo "  PYTHON=python3.12   the Python (3.11 or newer) that .venv is made with; by default the first found on PATH"
-	@echo "  TESTS_AT_ONCE=3     processes that share the fast tests; most of these wait for workers, brokers and deadlines"
+	@echo "  TESTS_AT_ONCE=3     processes that share the tests; most of these wait for workers, brokers, deadlines and files"
 	@echo "  PIP_ARGS='...'      more arguments for pip install (--index-url, --extra-index-url, --find-links, --no-index ...)."
 	@echo "                      On Linux a package index usually gives torch's CUDA build, several GB: without a GPU,"
 	@echo "                      add PyTorch's own index of CPU builds as --extra-index-url"
@@ -24,8 +24,8 @@ demo: $(VENV)/.ready-demo ## run templates/quickstart.yaml on a real 135M model:
 test: $(VENV)/.ready-test ## the tests: the fast ones, then those that load the real model
 	@echo "==> Fast tests, $(TESTS_AT_ONCE) at once"
 	@$(BIN)/python -m pytest -m "not model and not chaos" -n $(TESTS_AT_ONCE) --dist loadfile
-	@echo "==> Tests that load the real model (tens of seconds each), two at once, of one thread each"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m model -n 2 --dist worksteal
+	@echo "==> Tests that load the real model (tens of seconds each), $(TESTS_AT_ONCE) at once, of one thread each"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m model -n $(TESTS_AT_ONCE) --dist worksteal
 
 vllm: .venv-vllm/.ready-vllm $(VENV)/.ready-test ## the tests of the vLLM executor on the real model, on vLLM's CPU build (ten minutes)
 	@.venv-vllm/bin/python -m pytest -m model tests/executors/vllm_executor tests/executors/embedding \

@@ -158,7 +158,7 @@ def test_what_cannot_be_done_is_said(model: Path, tmp_path: Path) -> None:
 
 
 def test_memory_that_runs_out_comes_with_advice(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_memory(prompts: list[str], completions: list[str]) -> list[float]:
+    def no_memory(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
         raise MemoryError("none left")
 
     monkeypatch.setattr("mloc_tasks.executors.ppo.executor.scorer_of", lambda *_, **__: no_memory)

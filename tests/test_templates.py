@@ -103,6 +103,8 @@ def test_the_ppo_template_moves_the_real_model_away_from_its_reference() -> None
     pytest.importorskip("vaderSentiment")
     run = submit_yaml(shortened("ppo"))
     result = run.result(timeout=TRAINING_SEC)
+    assert result["ok"]
+    assert result["steps"] == STEPS
     with run.open("ppo/metrics.jsonl") as lines:
         first, second = (json.loads(line) for line in lines)
     assert first["kl"] == pytest.approx(0, abs=0.02)

@@ -1,4 +1,4 @@
-"""A PPO stage from its spec to its files, on a tiny model: whole, killed, from an adapter."""
+"""A PPO stage from its spec to its files, on a tiny model: whole, killed, from an adapter, on two processes."""
 
 from __future__ import annotations
 
@@ -140,6 +140,21 @@ def test_a_classifier_s_sentiment_is_the_reward(model: Path, tmp_path: Path) -> 
     reward = {"type": "sentiment", "path": str(sentiment), "batch_size": 2}
     run(ppo_task(model, reward_model=reward), tmp_path / "out")
     assert all(-1 <= step["mean_reward"] <= 1 for step in metrics(tmp_path / "out"))
+
+
+def test_two_processes_measure_what_one_does(model: Path, tmp_path: Path) -> None:
+    # Small steps: Adam makes as much of a gradient of nearly 0, rounding that is, as of any other.
+    training = {"steps": 3, "learning_rate": 1e-3}
+    run(ppo_task(model, training=training), tmp_path / "one")
+    (tmp_path / "two").mkdir()
+    task = ppo_task(model, training={**training, "nproc_per_node": 2}, enforce_cpu=True)
+    result = PpoExecutor().run(task, tmp_path / "two")
+    assert result["steps"] == 3
+    assert [step for step, _ in heard(task).measured] == [0, 1, 2]
+    for ours, alone in zip(metrics(tmp_path / "two"), metrics(tmp_path / "one"), strict=True):
+        # What is left of a variance is the difference of nearly equal numbers.
+        assert ours.pop("explained_variance") == pytest.approx(alone.pop("explained_variance"), abs=0.05, rel=0.1)
+        assert ours == pytest.approx(alone, abs=2e-3, rel=0.01, nan_ok=True)
 
 
 def not_a_number(prompts: list[str], completions: list[str]) -> list[float]:

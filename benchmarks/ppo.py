@@ -67,7 +67,7 @@ def run_ours(seed: int, steps: int, **training: Any) -> dict[str, Any]:
         "taskType": "ppo",
         "model": {"source": {"type": "package", "identifier": MODEL}},
         "data": {"type": "file", "url": str(PROMPTS)},
-        "reward_model": {"type": "function", "identifier": "mloc_tasks.rewards:vader"},
+        "reward_model": {"type": "function", "identifier": "vader"},
         "training": {"steps": steps, "batch_size": BATCH_SIZE, "ppo_epochs": EPOCHS, "seed": seed, **training},
         "generation": {"max_new_tokens": TOKENS, "temperature": 1.0},
     }

@@ -1,8 +1,8 @@
-"""Reward functions that come with MLOC, for `reward_model: {type: function, identifier: mloc_tasks.rewards:vader}`.
+"""Reward functions that come with MLOC, for `reward_model: {type: function, identifier: vader}`.
 
 A reward function takes the prompts and the completions of a batch, in the same order, and gives one number for each
-completion; higher is better. Your own is named in the same way, `package.module:function`, where a package that the
-workers have brings it.
+completion; higher is better. Your own is named `package.module:function`, or by an entry point of group `mloc.rewards`,
+where a package that the workers have brings it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def _analyzer() -> Any:
         module: Any = importlib.import_module("vaderSentiment.vaderSentiment")
     except ImportError as error:
         raise ExecutionError(
-            "the reward function vader needs vaderSentiment", hint="install it: pip install vaderSentiment"
+            "the reward function vader needs vaderSentiment",
+            hint="pip install vaderSentiment on the workers; the extra mloc[ppo] brings it",
         ) from error
     return module.SentimentIntensityAnalyzer()

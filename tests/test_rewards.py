@@ -8,6 +8,7 @@ import pytest
 
 from mloc_tasks import rewards
 from mloc_tasks.errors import ExecutionError
+from mloc_tasks.executors.scoring.function import function_scorer
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +23,11 @@ def test_vader_prefers_what_sounds_friendly() -> None:
     )
     assert 1 >= good > plain == 0 > bad >= -1
     assert rewards.vader([], []) == []
+
+
+def test_vader_is_installed_under_its_name() -> None:
+    pytest.importorskip("vaderSentiment")
+    assert function_scorer("vader")(["How was it?"], ["A wonderful day!"])[0] > 0.5
 
 
 def test_vader_that_is_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

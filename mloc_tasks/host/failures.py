@@ -82,6 +82,16 @@ def how_it_ended(code: int | None) -> str:
     return f"was ended by {name}{why}"
 
 
+def what_to_do(code: int | None) -> str:
+    """The hint beside `how_it_ended`."""
+    if code not in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        return ""
+    return (
+        "if it was for want of memory (the kernel's log says so), let the stage do less at once, such as by a smaller "
+        "batch_size or max_new_tokens, or give the worker more memory"
+    )
+
+
 def _text(error: BaseException) -> str:
     try:
         text = str(error)

@@ -21,7 +21,7 @@ from typing import Any
 
 from mloc_tasks.errors import BrokerError, ConfigError, HostCrashedError
 from mloc_tasks.executors.base import Reporter
-from mloc_tasks.host.failures import from_frame, how_it_ended
+from mloc_tasks.host.failures import from_frame, how_it_ended, what_to_do
 from mloc_tasks.host.frames import Frame, Wire
 from mloc_tasks.host.output import lines, marked_end
 from mloc_tasks.host.remains import MARK, end_remains
@@ -247,7 +247,8 @@ class HostProcess:
         if frame["type"] == "gone":
             self._output.join(OUTPUT_SEC)
             self._log_rest(call, all_of_it=self._concurrent)
-            return HostCrashedError(f"the executor's process {self._how_it_ended()} in the middle of a task")
+            what = f"the executor's process {self._how_it_ended()} in the middle of a task"
+            return HostCrashedError(what, hint="" if self._why else what_to_do(self._guard.returncode))
         call.said_all.wait(OUTPUT_SEC)
         self._log_rest(call, all_of_it=False)
         _log_trace(frame)

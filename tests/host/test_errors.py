@@ -90,6 +90,7 @@ def test_a_process_that_ends_is_a_failed_attempt_with_its_last_words(
     assert isinstance(error, HostCrashedError)
     assert str(error) == f"the executor's process {how} in the middle of a task"
     assert error.retryable
+    assert ("want of memory" in error.hint) == (step == ["kill", "SIGKILL"])
     assert any(("do_segfault" if step == ["segfault"] else "its last words") in line for line in attempt.log)
     assert hosts.run(executor=executor)["before"] == 0
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mloc_tasks.errors import HostCrashedError
 from mloc_tasks.executors.training.process import TrainingProcess
-from mloc_tasks.host.failures import from_frame, how_it_ended
+from mloc_tasks.host.failures import from_frame, how_it_ended, what_to_do
 from mloc_tasks.host.frames import Frame
 
 logger = logging.getLogger("mloc.host")
@@ -45,5 +45,5 @@ class Failure:
             logger.error("[process %d] %s", self.process.rank, line)
         return HostCrashedError(
             f"process {self.process.rank} of the training's {of} {how} in the middle of it",
-            hint="processes are counted from 0; the log has the last that it said",
+            hint=what_to_do(self.frame["code"]) or "processes are counted from 0; the log has the last that it said",
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mloc_tasks.errors import ExecutionError
 from mloc_tasks.executors.training.given import given_arguments
 from mloc_tasks.executors.training.lora import uses_lora
+from mloc_tasks.executors.training.precision import Precision, precision_here
 
 if TYPE_CHECKING:
     from mloc_tasks.spec import StageSpec
@@ -29,7 +30,9 @@ def memory_advice(spec: StageSpec, *, batch_size: int) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         first = str(error).strip().split("\n")[0] or "no memory left"
-        raise ExecutionError(f"out of memory while training: {first}", hint=advice(spec, batch_size)) from error
+        precision = precision_here(spec, lora=uses_lora(spec))
+        hint = advice(spec, batch_size, precision)
+        raise ExecutionError(f"out of memory while training: {first}", hint=hint) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -41,19 +44,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _CPU_ALLOCATOR)
 
 
-def advice(spec: StageSpec, batch_size: int) -> str:
+def advice(spec: StageSpec, batch_size: int, precision: Precision) -> str:
     """What to change in the spec, the cheapest first.
 
     Args:
         batch_size: rows that went through the model at once.
+        precision: of the training.
     """
     training = spec.training
     arguments = given_arguments(spec)
+    on_gpu, ppo = precision.device == "cuda", spec.task_type == "ppo"
     steps = []
     if batch_size > 1:
-        name = "mini_batch_size" if spec.task_type == "ppo" else "batch_size"
+        name = "mini_batch_size" if ppo else "batch_size"
         steps.append(f"lower training.{name} (it was {batch_size}) and raise gradient_accumulation_steps as much")
-    if not arguments.get("gradient_checkpointing", False):
+    if ppo:
+        steps.append("lower training.batch_size, whose completions are drawn side by side")
+    if not arguments.get("gradient_checkpointing", on_gpu and not ppo):  # on a GPU TRL's methods have it by default
         steps.append("set training.gradient_checkpointing: true")
     if spec.task_type in GENERATING:
         steps.append("lower generation.max_new_tokens")
@@ -61,12 +68,6 @@ def advice(spec: StageSpec, batch_size: int) -> str:
     steps.append(f"lower training.max_seq_length{f' (it was {length})' if length else ''}")
     if not uses_lora(spec):
         steps.append("train an adapter: lora: {r: 16}")
-    if not _asks_half(spec):
-        steps.append("on a GPU set model.config.bf16 or fp16: true")
+    if on_gpu and not precision.mixed:
+        steps.append("set training.bf16: true")
     return "; ".join(steps)
-
-
-def _asks_half(spec: StageSpec) -> bool:
-    arguments = given_arguments(spec)
-    config = None if spec.model is None else spec.model.config
-    return bool(arguments.get("bf16") or arguments.get("fp16") or (config is not None and (config.bf16 or config.fp16)))

@@ -75,6 +75,7 @@ def test_a_killed_process_is_told_of_with_its_last_words(hosts: Hosts, of_this_t
     how = "was ended by SIGKILL, perhaps by the kernel for want of memory"
     assert str(error) == f"process 1 of the training's 2 {how} in the middle of it"
     assert error.retryable
+    assert "want of memory" in error.hint
     assert "[process 1] its last words" in "\n".join(attempt.log)
     assert not processes_of(of_this_test)
 

@@ -83,6 +83,7 @@ def run_executor(
         shard=int(record.shard),
         attempt=record.attempt,
         parts=parts,
+        stage_rows=attempt.place.ledger.division(job.run_id, job.stage).rows if job.scattered else None,
         wanted=stage.outputs.wanted,
     )
     intake.place((job.run_id, job.stage, record.shard))
@@ -119,18 +120,16 @@ def _run_remaining(
         _run_saving(host, rows, saved, out_dir)
         return saved
     with place.scratch(job.run_id) as before, place.scratch(job.run_id) as now:
-        done = saved.fetch(before)
+        # One row at least is done again where all are saved: what else the result says comes from the executor.
+        done = saved.fetch(before, most=len(rows) - 1)
         if not done:
             _run_saving(host, rows, saved, out_dir)
             return saved
         attempt.report.log(f"{done} of {len(rows)} rows were finished by an earlier attempt")
         attempt.report.before = done
-        folders = [before]
-        if done < len(rows):
-            remaining = partial(host, rows_before=done, failed_before=saved.failed)
-            _run_saving(remaining, RemainingRows(rows, done), saved, now)
-            folders.append(now)
-        put_together(folders, out_dir, start=rows.start, parts=parts)
+        remaining = partial(host, rows_before=done, failed_before=saved.failed)
+        _run_saving(remaining, RemainingRows(rows, done), saved, now)
+        put_together(before, now, out_dir, start=rows.start, parts=parts)
     return saved
 
 

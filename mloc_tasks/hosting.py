@@ -67,6 +67,7 @@ def run_hosted(
         watch.look()
         look_too()
 
+    division = place.ledger.division(job.run_id, job.stage) if job.scattered else None
     gpus = job.requirement.gpus.count if job.requirement.gpus else 0
     key = HostKey.of(type(executor), document, gpus=gpus)
     room = CONCURRENT_TASKS if executor.concurrent else 1
@@ -83,10 +84,11 @@ def run_hosted(
                 "run_id": job.run_id,
                 "stage": job.stage,
                 "shard": int(attempt.record.shard),
-                "of": place.ledger.shard_count(job.run_id, job.stage) if job.scattered else 1,
+                "of": 1 if division is None else division.shards,
                 "attempt": attempt.record.attempt,
                 "parts": parts,
                 "wanted": sorted(wanted),
+                "stage_rows": None if division is None else division.rows,
                 "rows_before": rows_before,
                 "failed_before": failed_before,
             },

@@ -20,7 +20,7 @@ from typing import Any
 
 from mloc_tasks.artifacts import ArtifactStore
 from mloc_tasks.data.items import JOURNAL, RESPONSES, ItemReader
-from mloc_tasks.data.merge import merge_shards
+from mloc_tasks.data.merge import further_fields, merge_shards
 from mloc_tasks.errors import StoreError
 from mloc_tasks.executors.base import InputSlice, Row, write_json
 
@@ -54,19 +54,23 @@ class SavedRows:
         self._read = 0  # bytes of the journal
         self.failed = 0  # of the rows that `fetch` brought
 
-    def fetch(self, folder: Path) -> int:
-        """Bring what earlier attempts have saved into `folder`, as a result that `reader` reads; gives its rows."""
+    def fetch(self, folder: Path, *, most: int) -> int:
+        """Bring what earlier attempts have saved into `folder`, as a result that `ItemReader` reads; gives its rows.
+
+        Rows after the first `most` are left, as if they had not been saved.
+        """
         parts: list[dict[str, Any]] = []
         counts = _Usage()
         for name in self._chain():
             target = folder / f"items-{len(parts):05d}.jsonl"
             lines = 0
             with self._store.open(name) as saved, target.open("wb") as copied:
-                for line in saved:
+                for line in islice(saved, most - (self._stop - self._start)):
                     copied.write(line)
                     counts.add(json.loads(line))
                     lines += 1
-            parts.append({"name": target.name, "start": self._stop, "count": lines})
+            if lines:
+                parts.append({"name": target.name, "start": self._stop, "count": lines})
             self._stop += lines
         if parts:
             document = {"ok": True, "model": "", "items": [], "items_failed": counts.failed, "items_parts": parts}
@@ -153,8 +157,12 @@ class RemainingRows:
         return islice(iter(self._rows), self._done, None)
 
 
-def put_together(folders: Iterable[Path], out_dir: Path, *, start: int, parts: bool) -> None:
-    """Merge the results in `folders`, in input order from row `start` on, into `out_dir`."""
-    readers = [ItemReader(lambda name, folder=folder: (folder / name).open("rb")) for folder in folders]  # type: ignore[misc]
+def put_together(before: Path, now: Path, out_dir: Path, *, start: int, parts: bool) -> None:
+    """Merge what earlier attempts saved and the result of this one, from row `start` on, into `out_dir`.
+
+    What the result says beside its items, such as the adapter that was used, only an executor can say: this attempt's.
+    """
+    readers = [ItemReader(lambda name, folder=folder: (folder / name).open("rb")) for folder in (before, now)]  # type: ignore[misc]
     result = merge_shards(readers, out_dir, start=start, parts=parts)
-    write_json(out_dir / RESPONSES, result)
+    told = json.loads((now / RESPONSES).read_bytes())
+    write_json(out_dir / RESPONSES, {**result, **further_fields(told)})

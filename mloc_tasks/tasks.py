@@ -126,7 +126,7 @@ def scatter(self: ShardTask, run_id: str, stage: str) -> Any:
 
     outcome = self.attempt(run_id, stage, SCATTER, split)
     ledger = get_workplace().ledger
-    shards = ledger.shard_count(run_id, stage)
+    shards = ledger.division(run_id, stage).shards
     if outcome.failed or not shards:
         return _pointer(outcome)
     job = ledger.stage_job(run_id, stage)

@@ -18,6 +18,7 @@ from mloc_tasks.delivery import deliver
 from mloc_tasks.errors import ExecutionError, UnresolvedReferenceError
 from mloc_tasks.execution import Prepared, open_input, run_executor
 from mloc_tasks.executors.base import Executor, InputSlice, write_json
+from mloc_tasks.executors.generation.failures import FailureLimit
 from mloc_tasks.executors.registry import executor_for
 from mloc_tasks.ledger import ShardRecord, ShardSlice, StageJob, StageResult
 from mloc_tasks.outputs import Outputs, fields_referred_to
@@ -95,7 +96,7 @@ def split(attempt: Attempt) -> StageResult | None:
 
 
 def merge(attempt: Attempt) -> StageResult:
-    """Merge the shards' results in input order. Raises when a shard has none."""
+    """Merge the shards' results in input order. Raises when a shard has none, or too many rows failed in all."""
     job, place = attempt.job, attempt.place
     records = sorted(place.ledger.shards(job.run_id, job.stage), key=lambda record: int(record.shard))
     _require_all(records)
@@ -109,7 +110,10 @@ def merge(attempt: Attempt) -> StageResult:
         result = merge_shards(readers(), out_dir)
         if not (out_dir / RESPONSES).exists():
             write_json(out_dir / RESPONSES, result)
-        return _store(attempt, stage, out_dir, items=sum(r.rows.stop - r.rows.start for r in records if r.rows))
+        rows = sum(record.rows.stop - record.rows.start for record in records if record.rows)
+        merged = ItemReader(lambda name: (out_dir / name).open("rb"))
+        FailureLimit.of_stage(stage.spec, rows=rows, failed=merged.failed).check()
+        return _store(attempt, stage, out_dir, items=rows)
 
 
 def result_reader(place: Workplace, run_id: str, stage: str) -> ItemReader:

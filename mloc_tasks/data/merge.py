@@ -71,8 +71,15 @@ def _numbers(usage: dict[str, Any]) -> Iterator[tuple[str, float]]:
             yield name, value
 
 
+def further_fields(document: dict[str, Any]) -> dict[str, Any]:
+    """What an executor's result says beside the fields that every result with items has."""
+    return {
+        name: value for name, value in document.items() if name not in _OWN_FIELDS and not name.startswith("items_")
+    }
+
+
 def _agreed(extra: dict[str, Any] | None, document: dict[str, Any]) -> dict[str, Any]:
-    own = {name: value for name, value in document.items() if name not in _OWN_FIELDS and not name.startswith("items_")}
+    own = further_fields(document)
     if extra is None:
         return own
     return {name: value for name, value in extra.items() if own.get(name) == value}

@@ -85,6 +85,7 @@ class Task(dict[str, Any]):
             unchanged, to go on from; None: there is none. It may go once a newer one is published.
         wanted: the result fields of `artifact_fields`, and their archives, that later stages refer to or the output
             asks for: what is expensive to make and not among them may be left out.
+        stage_rows: rows of the whole stage, all shards together; None where the stage is not split.
         rows_before, failed_before: the shard's rows that earlier attempts have done, and how many of them failed;
             `inputs` are the others.
         cancelled: set when the attempt shall end. A concurrent executor looks at it, because its process serves
@@ -108,6 +109,7 @@ class Task(dict[str, Any]):
         checkpoint_dir: Path | None = None,
         resume_from: Path | None = None,
         wanted: Collection[str] = (),
+        stage_rows: int | None = None,
         rows_before: int = 0,
         failed_before: int = 0,
     ) -> None:
@@ -125,6 +127,7 @@ class Task(dict[str, Any]):
         self.checkpoint_dir = checkpoint_dir
         self.resume_from = resume_from
         self.wanted = frozenset(wanted)
+        self.stage_rows = stage_rows
         self.rows_before = rows_before
         self.failed_before = failed_before
         self.cancelled = threading.Event()

@@ -9,7 +9,16 @@ from functools import cached_property, lru_cache
 
 from mloc_tasks.errors import IllegalTransitionError, RunNotFoundError, StaleAttemptError
 from mloc_tasks.ledger.connection import broker_errors
-from mloc_tasks.ledger.records import Claim, ClaimStatus, Failure, ShardRecord, ShardSlice, StageJob, StageResult
+from mloc_tasks.ledger.records import (
+    Claim,
+    ClaimStatus,
+    Division,
+    Failure,
+    ShardRecord,
+    ShardSlice,
+    StageJob,
+    StageResult,
+)
 from mloc_tasks.ledger.runs import RunRecords
 from mloc_tasks.ledger.states import State
 from mloc_tasks.ledger.stream import EventStream
@@ -156,10 +165,11 @@ class Attempts(RunRecords, EventStream):
             raise StaleAttemptError(f"{run_id}/{stage}: a newer attempt has split this stage")
         return count
 
-    def shard_count(self, run_id: str, stage: str) -> int:
-        """How many shards the stage has; 0 while that is not decided."""
+    def division(self, run_id: str, stage: str) -> Division:
+        """Into how many shards the stage is split, and how many rows they have; 0 while that is not decided."""
         with broker_errors(self._shown_url):
-            return int(self.client.hget(self.keys.stage(run_id, stage), "shards") or 0)
+            shards, rows = self.client.hmget(self.keys.stage(run_id, stage), "shards", "items_total")
+        return Division(shards=int(shards or 0), rows=int(rows or 0))
 
     def note_unfit(self, run_id: str, stage: str, text: str) -> None:
         """Record why a worker handed the stage back, for `mloc status`."""

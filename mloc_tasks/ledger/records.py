@@ -155,6 +155,14 @@ class ShardSlice:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Division:
+    """How a stage is split: into so many shards, which have so many rows together."""
+
+    shards: int
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ShardRecord:
     """A shard as it stands; `history` holds the attempts that ended without settling it.
 

@@ -52,6 +52,7 @@ def check(run: Run, results: Path, *, attempts: int) -> None:
     assert [item["index"] for item in result["items"]] == list(range(ROWS))
     assert [item["output"] for item in result["items"]] == [f"row {number}!" for number in range(ROWS)]
     assert result["usage"]["num_requests"] == ROWS
+    assert (result["model"], result["adapter"]) == ("slow", "a-quiet-one")
     begun = [event for event in run.events() if (event.kind, event.state) == ("shard", "running")]
     assert max(event.attempt for event in begun) == attempts
     assert not saved_files(results, run)
@@ -91,6 +92,17 @@ def test_a_shard_in_the_middle_of_a_stage_resumes_in_its_own_rows(start_worker: 
     worker = start_worker("one")
     run = submit_yaml(spec(parallel={"enabled": True, "shard_size": 20}))
     wait_until_saved(tmp_path / "results", run)
+    kill_host(worker)
+    check(run, tmp_path / "results", attempts=2)
+
+
+def test_a_crash_after_the_last_row_costs_no_field_of_the_result(start_worker: StartWorker, tmp_path: Path) -> None:
+    worker = start_worker("one")
+    run = submit_yaml(spec(lingers=True))
+    deadline = time.monotonic() + WAIT_SEC
+    while sum(len(file.read_bytes().splitlines()) for file in saved_files(tmp_path / "results", run)) < ROWS:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     kill_host(worker)
     check(run, tmp_path / "results", attempts=2)
 

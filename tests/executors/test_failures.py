@@ -34,3 +34,9 @@ def test_failures_add_up_over_windows() -> None:
     limit.check(items(1, 5))
     with pytest.raises(ExecutionError):
         limit.check(items(1, 5))
+
+
+def test_a_shard_may_use_what_the_whole_stage_is_allowed() -> None:
+    FailureLimit(0.05, rows=8, stage_rows=512).check(items(8, 8))
+    with pytest.raises(ExecutionError, match=r"26 of 64 rows failed.*allows 25 in the stage's 512"):
+        FailureLimit(0.05, rows=64, stage_rows=512).check(items(26, 64))

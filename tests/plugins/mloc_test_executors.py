@@ -37,7 +37,8 @@ class SlowExecutor(Executor):
         quick = task.attempt >= task["spec"].get("quick_from", sys.maxsize)
         bad_from = task["spec"].get("bad_from", sys.maxsize)
         rows = len(task.inputs) + task.rows_before
-        limit = FailureLimit(float(task["spec"].get("max_failed", 0)), rows=rows, failed=task.failed_before)
+        share = float(task["spec"].get("max_failed", 0))
+        limit = FailureLimit(share, rows=rows, stage_rows=task.stage_rows, failed=task.failed_before)
         with ItemWriter(out_dir, parts=task.parts) as writer:
             for index, row in enumerate(task.inputs, start=task.inputs.start):
                 time.sleep(0 if quick else task["spec"].get("seconds", 0))
@@ -47,7 +48,10 @@ class SlowExecutor(Executor):
                 writer.write(item)
                 limit.check([item])
                 task.report.progress(index + 1 - task.inputs.start, len(task.inputs))
-        return writer.responses(ok=True, model="slow", usage={"num_requests": len(task.inputs)})
+            if task["spec"].get("lingers") and task.attempt == 1:
+                time.sleep(1_000)
+        usage = {"num_requests": len(task.inputs)}
+        return writer.responses(ok=True, model="slow", usage=usage, adapter="a-quiet-one")
 
 
 class CrashExecutor(Executor):

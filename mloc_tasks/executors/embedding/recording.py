@@ -71,8 +71,7 @@ def _write_all(
     task: Task, inputs: Rows[Item], embedder: Embedder, writer: ItemWriter, *, file: VectorFile | None, in_items: bool
 ) -> int:
     """Write the items, and the vectors into them, into `file`, or both; returns the tokens that were encoded."""
-    settings = task.spec.embedding or Embedding()
-    limit = FailureLimit(settings.max_failed_items, rows=len(inputs), setting="embedding.max_failed_items")
+    limit = FailureLimit.of_task(task)
     tokens, done = 0, 0
 
     def advance(rows: int) -> None:

@@ -76,7 +76,7 @@ def _score_all(
     """Each metric's mean, and how many rows had failed upstream."""
     scorer = scorer_of(evaluate)
     means = Means(scorer.known_names(), zero=evaluate.failed_rows == "zero")
-    limit = FailureLimit(evaluate.max_failed_items, rows=len(inputs), setting="evaluate.max_failed_items")
+    limit = FailureLimit.of_task(task)
     upstream = 0
     for number, row in enumerate(inputs, 1):
         item, scores = scorer.score(row, inputs.start + len(writer))

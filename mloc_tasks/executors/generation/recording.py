@@ -32,15 +32,10 @@ class AnswerRecord:
     )
 
     def __init__(self, task: Task, inputs: InputSlice, out_dir: Path) -> None:
-        inference = task.spec.inference
         self._task = task
         self._out_dir = out_dir
         self._start = inputs.start
-        self._limit = FailureLimit(
-            0 if inference is None else inference.max_failed_items,
-            rows=len(inputs) + task.rows_before,
-            failed=task.failed_before,
-        )
+        self._limit = FailureLimit.of_task(task)
         self._usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
         self._writer = ItemWriter(out_dir, parts=task.parts)
         self._started = time.perf_counter()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mloc_tasks.spec.model.resources import Resources
@@ -48,6 +49,14 @@ class Requirement:
         return cls(
             task_type=task_type, cpu=hardware.cpu, memory=hardware.memory, gpus=gpus, tags=frozenset(resources.tags)
         )
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any]) -> Requirement:
+        """The same, of a stage's merged spec with snake_case keys."""
+        from mloc_tasks.spec.model.resources import Resources
+
+        resources = Resources.model_validate(document.get("resources") or {})
+        return cls.of(str(document.get("task_type")), resources, enforce_cpu=bool(document.get("enforce_cpu")))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -126,7 +126,7 @@ def test_what_a_template_trains_answers_in_a_later_stage(name: str, rows: int) -
 
 @pytest.mark.model
 @pytest.mark.usefixtures("worker")
-@pytest.mark.skipif(not fits(), reason="vLLM is not installed, or its build is not for this machine's devices")
+@pytest.mark.skipif(not fits(), reason="the CPU build of vLLM is not installed: these stages ask for no GPU")
 def test_an_adapter_that_a_template_trains_is_loaded_by_vllm() -> None:
     pytest.importorskip("trl")
     result = submit_yaml(shortened("lora-sft-vllm")).result(timeout=TRAINING_SEC)
@@ -136,7 +136,7 @@ def test_an_adapter_that_a_template_trains_is_loaded_by_vllm() -> None:
 
 @pytest.mark.model
 @pytest.mark.usefixtures("worker")
-@pytest.mark.skipif(not fits(), reason="vLLM is not installed, or its build is not for this machine's devices")
+@pytest.mark.skipif(not fits(), reason="the CPU build of vLLM is not installed: these stages ask for no GPU")
 @pytest.mark.parametrize(
     ("name", "rows"),
     [("vllm-single", 2), ("vllm-sharded", 10), ("vllm-structured", 2), ("vllm-steps", 2), ("vllm-dag", 2)],

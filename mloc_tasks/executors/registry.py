@@ -14,6 +14,7 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from mloc_tasks.capabilities import Requirement
 from mloc_tasks.errors import ConfigError, PlanError
 from mloc_tasks.executors.base import Executor
 
@@ -28,6 +29,8 @@ TRANSFORMERS = "mloc_tasks.executors.transformers:TransformersExecutor"
 EMBEDDING = "mloc_tasks.executors.embedding:EmbeddingExecutor"
 VLLM_EMBEDDING = "mloc_tasks.executors.embedding:VllmEmbeddingExecutor"
 SFT = "mloc_tasks.executors.trl:SftExecutor"
+CHOSEN_BY = frozenset({"model", "inference", "resources", "enforce_cpu"})
+"""What of a stage's spec decides between executors of one task type."""
 STRUCTURED_OUTPUT = ("json_schema", "regex", "choice")
 
 # Kept here as well as in our package metadata, so that a checkout that is not installed finds them too.
@@ -73,7 +76,7 @@ class Registration:
 
 def executor_for(spec: StageSpec) -> Executor:
     """A new executor for a stage. Raises PlanError where none serves it, ConfigError for a broken plugin."""
-    return executor_class(spec.task_type, spec.model_dump(include={"model", "inference", "enforce_cpu"}))()
+    return executor_class(spec.task_type, spec.model_dump(include=set(CHOSEN_BY)))()
 
 
 def executor_class(task_type: str, document: Mapping[str, Any] | None = None) -> type[Executor]:
@@ -135,7 +138,8 @@ def _missing(task_type: str) -> str:
 def _inference_target(document: Mapping[str, Any]) -> str:
     """A `vllm` block means vLLM, a `transformers` block Transformers; without them it is what the stage needs or fits.
 
-    Structured output is what vLLM alone can do, whether it is installed here or on the worker.
+    Structured output is what vLLM alone can do, whether it is installed here or on the worker. What fits goes by the
+    GPUs that the stage asks for, as its host gets no others, not by those of the machine.
     """
     from mloc_tasks.executors.vllm.availability import fits
 
@@ -146,7 +150,8 @@ def _inference_target(document: Mapping[str, Any]) -> str:
         return TRANSFORMERS
     if any(inference.get(key) is not None for key in STRUCTURED_OUTPUT):
         return VLLM
-    return VLLM if fits(enforce_cpu=bool(document.get("enforce_cpu"))) else TRANSFORMERS
+    gpus = Requirement.of_document(document).gpus
+    return VLLM if fits(gpus=gpus.count if gpus is not None else 0) else TRANSFORMERS
 
 
 def _embedding_target(document: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from mloc_tasks.capabilities import Requirement
 from mloc_tasks.ledger.states import State
-from mloc_tasks.spec.model.resources import Cache, Resources, Retry
+from mloc_tasks.spec.model.resources import Cache, Retry
 from mloc_tasks.spec.quantities import parse_seconds
 
 SCATTER = "scatter"
@@ -253,9 +253,7 @@ class StageJob:
     @cached_property
     def requirement(self) -> Requirement:
         """What the stage asks of a worker's machine."""
-        resources = Resources.model_validate(self.document.get("resources") or {})
-        enforce_cpu = bool(self.document.get("enforce_cpu"))
-        return Requirement.of(self.document["task_type"], resources, enforce_cpu=enforce_cpu)
+        return Requirement.of_document(self.document)
 
     @cached_property
     def timeout(self) -> float | None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from mloc_tasks.executors import executor_for, missing_reason
+from mloc_tasks.executors.registry import executor_class
 from mloc_tasks.executors.transformers import TransformersExecutor
 from mloc_tasks.executors.vllm import VllmExecutor, availability
 from mloc_tasks.spec import StageSpec
 
+ONE_GPU = {"hardware": {"gpu": {"count": 1}}}
 SOURCE = {"source": {"identifier": "a/b"}}
 
 
@@ -65,6 +68,45 @@ def test_the_gpu_build_of_vllm_is_not_taken_without_a_gpu(tmp_path: Path, monkey
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     assert availability.is_installed()
     assert chosen() is TransformersExecutor
+    assert chosen(resources=ONE_GPU) is TransformersExecutor
+
+
+@pytest.fixture
+def gpu_machine(nowhere: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with a GPU, as NVML tells, and the build of vLLM for it."""
+
+    class Nvml(ModuleType):
+        NVMLError = OSError
+
+        def __getattr__(self, name: str) -> object:
+            if not name.startswith("nvml"):
+                raise AttributeError(name)
+            return lambda *_: 1
+
+    install(tmp_path, "vllm")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml("pynvml"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+
+
+@pytest.mark.usefixtures("gpu_machine")
+def test_the_gpu_build_is_taken_by_stages_that_ask_for_a_gpu() -> None:
+    assert chosen(resources=ONE_GPU) is VllmExecutor
+    assert chosen(resources={"hardware": {"gpu": {}}}) is VllmExecutor, "one is the default count"
+
+
+@pytest.mark.usefixtures("gpu_machine")
+def test_a_stage_that_gets_no_gpu_is_not_given_to_the_gpu_build() -> None:
+    assert chosen() is TransformersExecutor
+    assert chosen(resources={"hardware": {"gpu": {"count": 0}}}) is TransformersExecutor
+    assert chosen(resources=ONE_GPU, enforce_cpu=True) is TransformersExecutor
+
+
+@pytest.mark.usefixtures("gpu_machine")
+@pytest.mark.parametrize("resources", [None, {"hardware": {"gpu": {"count": "2", "memory": "40Gi"}, "memory": "8Gi"}}])
+def test_the_choice_is_the_same_at_submit_and_in_the_worker(resources: dict[str, Any] | None) -> None:
+    document = {"task_type": "inference", "model": SOURCE, "resources": resources or {}}
+    assert executor_class("inference", document) is chosen(resources=resources or {})
 
 
 @pytest.mark.usefixtures("nowhere")

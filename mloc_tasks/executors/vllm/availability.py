@@ -27,11 +27,15 @@ def is_installed() -> bool:
     return found is not None and found.origin is not None  # a folder of that name is no package
 
 
-def fits(*, enforce_cpu: bool = False) -> bool:
-    """Whether vLLM is installed in the build for the devices that a stage may use: CPU, or the GPUs that there are."""
+def fits(*, gpus: int = 0) -> bool:
+    """Whether vLLM is installed in a build for the devices that a stage may use.
+
+    Args:
+        gpus: how many the stage asks for. Without any, its host sees none, and only the CPU build can run there.
+    """
     if not is_installed():
         return False
-    return _is_cpu_build() or (not enforce_cpu and _has_gpu())
+    return _is_cpu_build() or (gpus > 0 and _has_gpu())
 
 
 def _is_cpu_build() -> bool:

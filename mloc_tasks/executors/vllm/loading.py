@@ -67,7 +67,8 @@ def prepare(task: Task) -> Loading:
     rank = engine_rank(task["spec"])
     arguments = engine_arguments(spec, files, cpu=cpu, lora_rank=rank, defaults=defaults)
     if not cpu:
-        memory.check_memory(arguments, memory.visible_gpus(int(arguments["tensor_parallel_size"])))
+        asked = spec.resources.hardware.gpu is not None
+        memory.check_memory(arguments, memory.visible_gpus(int(arguments["tensor_parallel_size"]), asked=asked))
     elif "gpu_memory_utilization" in given:
         memory.check_memory(arguments, [machine])
     return Loading(arguments=arguments, files=files)

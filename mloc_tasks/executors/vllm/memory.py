@@ -12,6 +12,7 @@ from mloc_tasks.gpus import gpu_handles, gpu_name
 GIB = 1 << 30
 VLLM_UTILIZATION = 0.9  # what vLLM takes of a device when it is told nothing
 _SLACK_BYTES = 1 << 28  # of the driver's own, which comes and goes
+_ASK_HINT = "set resources.hardware.gpu.count: 1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,11 @@ def check_memory(arguments: Mapping[str, Any], devices: Sequence[Device]) -> Non
             )
 
 
-def visible_gpus(count: int) -> list[Device]:
+def visible_gpus(count: int, *, asked: bool) -> list[Device]:
     """The first `count` GPUs that this process may use, by NVML, which takes no memory of them.
+
+    Args:
+        asked: the stage asks for GPUs; to one that does not, none are shown.
 
     Raises ExecutionError when there are fewer.
     """
@@ -52,6 +56,10 @@ def visible_gpus(count: int) -> list[Device]:
 
     try:
         with gpu_handles(pynvml) as handles:
+            if not handles and not asked:
+                raise ExecutionError(
+                    "the vLLM on this worker is a GPU build, and the stage asks for no GPU", hint=_ASK_HINT
+                )
             if len(handles) < count:
                 raise ExecutionError(
                     f"the engine needs {count} GPUs, but this worker's process has {len(handles)}",
@@ -60,7 +68,8 @@ def visible_gpus(count: int) -> list[Device]:
                 )
             return [_device(pynvml, handle) for handle in handles[:count]]
     except pynvml.NVMLError as error:
-        raise ExecutionError(f"the installed vLLM needs a GPU, and none can be reached: {error}") from error
+        hint = "" if asked else _ASK_HINT
+        raise ExecutionError(f"the installed vLLM needs a GPU, and none can be reached: {error}", hint=hint) from error
 
 
 def main_memory() -> Device:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType, SimpleNamespace
+
 import pytest
 
 from mloc_tasks.errors import ExecutionError, RetryableExecutionError
-from mloc_tasks.executors.vllm.memory import GIB, Device, check_memory
+from mloc_tasks.executors.vllm.memory import GIB, Device, check_memory, visible_gpus
 
 
 def gpu(free: float) -> Device:
@@ -34,3 +37,29 @@ def test_a_share_that_fits_is_taken() -> None:
 def test_what_is_no_share_is_an_error(share: object) -> None:
     with pytest.raises(ExecutionError, match="is not a share"):
         check_memory({"gpu_memory_utilization": share}, [gpu(80)])
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The NVML that vLLM brings, on a machine with one GPU; a host without GPUs, as `CUDA_VISIBLE_DEVICES` says."""
+    stub = SimpleNamespace(
+        NVMLError=OSError, nvmlInit=lambda: None, nvmlShutdown=lambda: None, nvmlDeviceGetCount=lambda: 1
+    )
+    bundled = ModuleType("vllm.third_party")
+    monkeypatch.setattr(bundled, "pynvml", stub, raising=False)
+    monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
+    monkeypatch.setitem(sys.modules, "vllm.third_party", bundled)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.mark.usefixtures("nvml")
+def test_a_gpu_build_tells_a_stage_without_gpu_how_to_ask_for_one() -> None:
+    with pytest.raises(ExecutionError, match="a GPU build, and the stage asks for no GPU") as caught:
+        visible_gpus(1, asked=False)
+    assert caught.value.hint == "set resources.hardware.gpu.count: 1"
+
+
+@pytest.mark.usefixtures("nvml")
+def test_fewer_gpus_than_asked_for_are_counted() -> None:
+    with pytest.raises(ExecutionError, match="needs 2 GPUs, but this worker's process has 0"):
+        visible_gpus(2, asked=True)

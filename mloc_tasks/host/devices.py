@@ -8,12 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
+from mloc_tasks.cpus import share, share_of_cpus, topology, usable_cpus
 from mloc_tasks.gpus import named_gpus
 from mloc_tasks.worker.hardware import probe
-
-T = TypeVar("T")
 
 POOL_SIZE = "MLOC_POOL_SIZE"  # in the environment of a worker that has a pool of processes: how many
 
@@ -29,7 +27,12 @@ class Devices:
 def my_devices() -> Devices:
     """This process's share of the machine."""
     index, size = pool_place()
-    return Devices(gpus=share(visible_gpus(), index, size), cpus=share(usable_cpus(), index, size))
+    return Devices(gpus=share(visible_gpus(), index, size), cpus=cpu_share(usable_cpus(), index, size))
+
+
+def cpu_share(cpus: tuple[int, ...], index: int, size: int) -> tuple[int, ...]:
+    """Part `index` of `size` of these CPUs: cores of one NUMA node, as far as that can be."""
+    return cpus if size == 1 else share_of_cpus(topology(cpus), index, size)
 
 
 def pool_place() -> tuple[int, int]:
@@ -41,15 +44,6 @@ def pool_place() -> tuple[int, int]:
     return (index % size, size) if isinstance(index, int) and size > 1 else (0, 1)
 
 
-def share(everything: Sequence[T], index: int, size: int) -> tuple[T, ...]:
-    """Part `index` of `size` contiguous, nearly equal ones; where there are too few, children share them in turn."""
-    if not everything:
-        return ()
-    if len(everything) < size:
-        return (everything[index % len(everything)],)
-    return tuple(everything[index * len(everything) // size : (index + 1) * len(everything) // size])
-
-
 def visible_gpus() -> tuple[str, ...]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     named = named_gpus()
@@ -57,13 +51,6 @@ def visible_gpus() -> tuple[str, ...]:
         return named
     gpus = probe().gpus
     return tuple(map(str, range(gpus.count))) if gpus else ()
-
-
-def usable_cpus() -> tuple[int, ...]:
-    """The CPUs that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return tuple(sorted(os.sched_getaffinity(0)))
-    return tuple(range(os.cpu_count() or 1))
 
 
 def host_environment(gpus: Sequence[str], cpus: Sequence[int], *, of_machine: bool) -> Mapping[str, str]:

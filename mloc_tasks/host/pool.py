@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from mloc_tasks.cpus import usable_cpus
 from mloc_tasks.errors import UnfitWorkerError
 from mloc_tasks.executors.base import Executor
-from mloc_tasks.host.devices import Devices, host_environment, usable_cpus
+from mloc_tasks.host.devices import Devices, cpu_share, host_environment
 from mloc_tasks.host.environment import environment
 from mloc_tasks.host.interpreters import interpreter
 from mloc_tasks.host.process import LOOK_SEC, HostProcess
@@ -40,12 +41,13 @@ class HostKey:
 
 @dataclass(eq=False, slots=True)
 class Held:
-    """A host in the pool."""
+    """A host in the pool; `place` is its number among those without a GPU, and None of one with GPUs."""
 
     key: HostKey
     process: HostProcess
     room: int
     gpus: tuple[str, ...]
+    place: int | None
     busy: int = 0
     used: float = field(default_factory=time.monotonic)
 
@@ -74,7 +76,7 @@ class HostPool:
     Args:
         devices: what this process may give to hosts.
         idle_sec: an idle host is ended after so long.
-        cpu_hosts: how many hosts without a GPU are held at once.
+        cpu_hosts: how many hosts without a GPU are held at once; each has its part of the CPUs.
         on_change: called after a host has gone.
     """
 
@@ -212,13 +214,19 @@ class HostPool:
         taken = {gpu for held in self._held for gpu in held.gpus}
         return [gpu for gpu in self._devices.gpus if gpu not in taken]
 
+    def _free_place(self) -> int:
+        taken = {held.place for held in self._held}
+        return next(place for place in range(self._cpu_hosts) if place not in taken)
+
     def _start(self, executor: type[Executor], key: HostKey, room: int) -> Held:
         gpus = self._free(key) or ()
-        of_machine = self._devices.cpus == usable_cpus()
-        env = environment(key.python, host_environment(gpus, self._devices.cpus, of_machine=of_machine))
+        place = None if gpus else self._free_place()
+        cpus = self._devices.cpus if place is None else cpu_share(self._devices.cpus, place, self._cpu_hosts)
+        of_machine = cpus == usable_cpus()
+        env = environment(key.python, host_environment(gpus, cpus, of_machine=of_machine))
         process = HostProcess(key.target, python=key.python, env=env, concurrent=executor.concurrent)
         process.rows_at_once = executor.rows_at_once
-        held = Held(key=key, process=process, room=room, gpus=gpus, busy=1)
+        held = Held(key=key, process=process, room=room, gpus=gpus, place=place, busy=1)
         self._held.append(held)
         if self._reaper is None:
             self._reaper = threading.Thread(target=self._reap, name="mloc-host-reaper", daemon=True)

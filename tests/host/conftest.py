@@ -18,7 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
-from mloc_tasks.host.devices import Devices, usable_cpus
+from mloc_tasks.cpus import usable_cpus
+from mloc_tasks.host.devices import Devices
 from mloc_tasks.host.pool import HostKey, HostPool
 from tests.plugins.mloc_test_script import ScriptExecutor
 

@@ -10,7 +10,8 @@ import sys
 import threading
 from pathlib import Path
 
-from mloc_tasks.host.devices import Devices, usable_cpus
+from mloc_tasks.cpus import usable_cpus
+from mloc_tasks.host.devices import Devices
 from mloc_tasks.host.pool import HostKey, HostPool
 from tests.plugins.mloc_test_script import CHILDREN, ScriptExecutor
 

@@ -8,7 +8,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from mloc_tasks.host.devices import Devices, host_environment, my_devices, share, usable_cpus, visible_gpus
+from mloc_tasks.cpus import Cpu, share, usable_cpus
+from mloc_tasks.host.devices import Devices, host_environment, my_devices, visible_gpus
 from mloc_tasks.worker.hardware import probe
 
 GIB = 2**30
@@ -53,24 +54,21 @@ def test_a_pool_child_takes_its_part(nvml: list[str], monkeypatch: pytest.Monkey
     assert my_devices().gpus == ("2", "3")
 
 
+def test_pool_children_have_no_core_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
+    smt = [Cpu(node=number // 2 % 2, core=number % 4, number=number) for number in range(8)]
+    monkeypatch.setattr("mloc_tasks.host.devices.usable_cpus", lambda: tuple(range(8)))
+    monkeypatch.setattr("mloc_tasks.host.devices.topology", lambda numbers: [smt[number] for number in numbers])
+    monkeypatch.setenv("MLOC_POOL_SIZE", "2")
+    found = []
+    for index in range(2):
+        monkeypatch.setattr("billiard.process.current_process", lambda index=index: SimpleNamespace(index=index))
+        found.append(my_devices().cpus)
+    assert found == [(0, 1, 4, 5), (2, 3, 6, 7)]
+
+
 def test_minus_one_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,-1,2")
     assert visible_gpus() == ("1",)
-
-
-@pytest.mark.parametrize(
-    ("everything", "size", "shares"),
-    [
-        ("", 2, ["", ""]),
-        ("0", 1, ["0"]),
-        ("0123", 2, ["01", "23"]),
-        ("01234567", 8, list("01234567")),
-        ("01234", 2, ["01", "234"]),
-        ("01", 3, ["0", "1", "0"]),
-    ],
-)
-def test_each_pool_child_owns_its_share(everything: str, size: int, shares: list[str]) -> None:
-    assert [share(everything, index, size) for index in range(size)] == [tuple(each) for each in shares]
 
 
 def test_the_gpus_that_a_worker_was_given_are_shared_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:

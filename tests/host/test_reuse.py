@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mloc_tasks.cpus import usable_cpus
 from mloc_tasks.errors import AttemptCancelledError, UnfitWorkerError
 from tests.host.conftest import Hosts, StartPool, wait_until
 from tests.plugins.mloc_test_script import ChorusExecutor, OnceExecutor
@@ -33,6 +34,17 @@ def test_of_several_idle_hosts_the_one_that_was_used_longest_ago_is_ended(pool: 
     hosts.run(key="c")
     assert hosts.run(key="a")["pid"] == a
     assert b not in [held.process.pid for held in hosts.pool.live()]
+
+
+def test_hosts_held_at_once_have_parts_of_the_cpus(pool: StartPool) -> None:
+    if len(usable_cpus()) < 2:
+        pytest.skip("this machine has one CPU")
+    hosts = pool(cpu_hosts=2)
+    first, second, third = (hosts.run(["cpus"], ["environment"], key=key) for key in "abc")
+    assert not set(first["cpus"]) & set(second["cpus"])
+    assert sorted([*first["cpus"], *second["cpus"]]) == sorted(usable_cpus())
+    assert first["environment"]["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert third["cpus"] == first["cpus"], "it came in the place of the first"
 
 
 def test_a_host_that_must_go_may_close_what_it_holds(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:

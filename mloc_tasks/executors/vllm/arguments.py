@@ -6,6 +6,7 @@ Pure functions; the names that the installed version knows are handed in.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,12 @@ def engine_arguments(
     given = canonical((spec.model.vllm if spec.model is not None else None) or {})
     source = {"model": files.location, "revision": files.revision, "trust_remote_code": files.trust_remote_code}
     return {"tokenizer_revision": files.revision, **arguments, **given, **source}
+
+
+def cpu_ranks(arguments: Mapping[str, Any]) -> int:
+    """Processes of an engine on the CPU; what is no number is left for vLLM to refuse."""
+    parts = (arguments.get(name, 1) for name in ("tensor_parallel_size", "pipeline_parallel_size"))
+    return math.prod(max(each, 1) for each in parts if isinstance(each, int))
 
 
 def gpu_count(spec: StageSpec) -> int:

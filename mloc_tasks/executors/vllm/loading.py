@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from mloc_tasks.cpus import memory_nodes, topology, usable_cpus
 from mloc_tasks.errors import ExecutionError, ModelError, RetryableExecutionError
 from mloc_tasks.executors.generation.model_files import cache_dir_of
 from mloc_tasks.executors.vllm import environment, memory
-from mloc_tasks.executors.vllm.arguments import canonical, check_names, engine_arguments
+from mloc_tasks.executors.vllm.arguments import canonical, check_names, cpu_ranks, engine_arguments
 from mloc_tasks.executors.vllm.availability import INSTALL_HINT
 from mloc_tasks.executors.vllm.engine import Engine
 from mloc_tasks.executors.vllm.plan import engine_rank
@@ -69,8 +71,11 @@ def prepare(task: Task) -> Loading:
     if not cpu:
         asked = spec.resources.hardware.gpu is not None
         memory.check_memory(arguments, memory.visible_gpus(int(arguments["tensor_parallel_size"]), asked=asked))
-    elif "gpu_memory_utilization" in given:
+        return Loading(arguments=arguments, files=files)
+    if "gpu_memory_utilization" in given:
         memory.check_memory(arguments, [machine])
+    ranks = cpu_ranks(arguments)
+    os.environ.update(environment.cpu_placement(topology(usable_cpus()), memory=memory_nodes(), ranks=ranks))
     return Loading(arguments=arguments, files=files)
 
 

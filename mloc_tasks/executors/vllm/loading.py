@@ -60,12 +60,12 @@ def prepare(task: Task) -> Loading:
     check_names(given, known={each.name for each in fields(AsyncEngineArgs)}, version=version)
     if spec.enforce_cpu and not cpu:
         raise ExecutionError("enforce_cpu is set, but the vLLM on this worker is a GPU build", hint=INSTALL_HINT)
-    machine = memory.main_memory()
+    files = files_of_stage(spec, cache_dir=cache_dir_of(task), log=task.report.log)
+    machine = memory.machine_memory()  # asked late: what was fetched is in it
     defaults: dict[str, Any] = {}
     if cpu:
         half_precision = environment.computes_half_precision()
         defaults = environment.cpu_defaults(given, available=machine.free, half_precision=half_precision)
-    files = files_of_stage(spec, cache_dir=cache_dir_of(task), log=task.report.log)
     rank = engine_rank(task["spec"])
     arguments = engine_arguments(spec, files, cpu=cpu, lora_rank=rank, defaults=defaults)
     if not cpu:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mloc_tasks.errors import ExecutionError, RetryableExecutionError
 from mloc_tasks.gpus import gpu_handles, gpu_name
+from mloc_tasks.main_memory import main_memory
 
 GIB = 1 << 30
 VLLM_UTILIZATION = 0.9  # what vLLM takes of a device when it is told nothing
@@ -72,12 +73,10 @@ def visible_gpus(count: int, *, asked: bool) -> list[Device]:
         raise ExecutionError(f"the installed vLLM needs a GPU, and none can be reached: {error}", hint=hint) from error
 
 
-def main_memory() -> Device:
-    """This machine's memory."""
-    import psutil
-
-    memory = psutil.virtual_memory()
-    return Device(name="this machine's memory", total=memory.total, free=memory.available)
+def machine_memory() -> Device:
+    """The main memory that this process may have."""
+    memory = main_memory()
+    return Device(name="this machine's memory", total=memory.total, free=memory.free)
 
 
 def _device(nvml: Any, handle: Any) -> Device:

@@ -8,7 +8,9 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from mloc_tasks.errors import ExecutionError, RetryableExecutionError
-from mloc_tasks.executors.vllm.memory import GIB, Device, check_memory, visible_gpus
+from mloc_tasks.executors.vllm.environment import cpu_defaults
+from mloc_tasks.executors.vllm.memory import GIB, Device, check_memory, machine_memory, visible_gpus
+from mloc_tasks.main_memory import MainMemory
 
 
 def gpu(free: float) -> Device:
@@ -63,3 +65,14 @@ def test_a_gpu_build_tells_a_stage_without_gpu_how_to_ask_for_one() -> None:
 def test_fewer_gpus_than_asked_for_are_counted() -> None:
     with pytest.raises(ExecutionError, match="needs 2 GPUs, but this worker's process has 0"):
         visible_gpus(2, asked=True)
+
+
+def test_a_container_s_limit_is_the_memory_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    pod = MainMemory(total=8 * GIB, free=6 * GIB)
+    monkeypatch.setattr("mloc_tasks.executors.vllm.memory.main_memory", lambda: pod)
+    machine = machine_memory()
+    assert cpu_defaults({}, available=machine.free, half_precision=True, environment={})["kv_cache_memory_bytes"] == (
+        6 * GIB // 4
+    )
+    with pytest.raises(RetryableExecutionError, match=r"asks for 7\.2 GiB of the 8\.0 GiB of this"):
+        check_memory({"gpu_memory_utilization": 0.9}, [machine])

@@ -106,6 +106,8 @@ def load_errors(loading: Loading) -> Iterator[None]:
             message = f"the process of the vLLM engine for {name} was killed while it loaded: out of memory?"
             raise RetryableExecutionError(message) from error
         raise ModelError(f"vLLM cannot load {name}: {tail.cause() or _text(error)}", hint=hint) from error
+    finally:
+        tail.release()
 
 
 def _version() -> str:

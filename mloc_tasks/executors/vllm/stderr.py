@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import re
 import sys
@@ -17,6 +18,8 @@ class StderrTail:
     """Puts a pipe in the place of file descriptor 2; a thread copies all of it to where that led before.
 
     An engine's own processes inherit the pipe, so it stays for as long as they may live: until this process ends.
+    What this one writes while it crashes no thread would copy any more, so `release` takes it off the pipe again; the
+    traceback of such a crash never goes through it.
     """
 
     def __init__(self) -> None:
@@ -27,7 +30,14 @@ class StderrTail:
         reading, writing = os.pipe()
         os.dup2(writing, 2)
         os.close(writing)
+        if faulthandler.is_enabled():
+            faulthandler.enable(self._onward)
         threading.Thread(target=self._copy, args=(reading,), name="stderr", daemon=True).start()
+
+    def release(self) -> None:
+        """Once the processes have started: what this one writes goes where it did before, without a detour."""
+        sys.stderr.flush()
+        os.dup2(self._onward, 2)
 
     def cause(self) -> str:
         """The last exception that was printed and is no mere consequence of another; empty when there is none."""

@@ -9,6 +9,7 @@ import difflib
 import math
 import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mloc_tasks.errors import ExecutionError
@@ -23,6 +24,7 @@ SAID_ELSEWHERE = {
     "trust_remote_code": "model.source.trust_remote_code",
 }
 """Arguments that the spec has a place of its own for, so that there is one to look at (and to forbid)."""
+HUB_DEFAULT_BRANCH = "main"
 _SUGGESTIONS = 3
 
 
@@ -81,7 +83,14 @@ def engine_arguments(
         arguments |= {"enable_lora": True, "max_lora_rank": lora_rank}
     given = canonical((spec.model.vllm if spec.model is not None else None) or {})
     source = {"model": files.location, "revision": files.revision, "trust_remote_code": files.trust_remote_code}
-    return {"tokenizer_revision": files.revision, **arguments, **given, **source}
+    return {"tokenizer_revision": _tokenizer_revision(given.get("tokenizer"), files), **arguments, **given, **source}
+
+
+def _tokenizer_revision(tokenizer: Any, files: ModelFiles) -> str | None:
+    """The model's commit for its own tokenizer. It means nothing in another repository, where vLLM would ask for it."""
+    if tokenizer is None or tokenizer == files.location:
+        return files.revision
+    return None if Path(str(tokenizer)).exists() else HUB_DEFAULT_BRANCH
 
 
 def cpu_ranks(arguments: Mapping[str, Any]) -> int:

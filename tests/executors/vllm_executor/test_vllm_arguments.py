@@ -29,6 +29,16 @@ def test_the_model_comes_from_its_source() -> None:
     assert found["trust_remote_code"] is True
 
 
+def test_a_tokenizer_of_another_repository_has_a_revision_of_its_own(tmp_path: Path) -> None:
+    def revision(**block: str) -> Any:
+        return arguments(model={"vllm": block})["tokenizer_revision"]
+
+    assert revision(tokenizer="c/d") == "main"
+    assert revision(tokenizer="c/d", tokenizer_revision="v2") == "v2"
+    assert revision(tokenizer=FILES.location) == "abc"
+    assert revision(tokenizer=str(tmp_path)) is None
+
+
 def test_the_block_goes_before_what_is_derived() -> None:
     model = {"vllm": {"tensorParallelSize": 2, "enforce-eager": False, "dtype": "float32"}, "config": {"bf16": True}}
     found = arguments(model=model, resources={"hardware": {"gpu": {"count": 4}}})

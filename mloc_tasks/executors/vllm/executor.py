@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from mloc_tasks.errors import ExecutionError, MlocError, RetryableExecutionError
 from mloc_tasks.executors.base import Executor, Item, Rows, Task
 from mloc_tasks.executors.generation.completions import failed_item
+from mloc_tasks.executors.generation.decoding import decoding_of
 from mloc_tasks.executors.generation.prompts import PromptEncoder, RowError, encoder_for
 from mloc_tasks.executors.generation.recording import AnswerRecord
 from mloc_tasks.executors.vllm.adapters import adapter_of
@@ -64,6 +65,8 @@ class VllmExecutor(Executor):
         if task.inputs is None:
             raise ExecutionError("inference needs rows", hint="give data, or inference.prompts")
         loaded = self._model(task)
+        # Its batch is one of completions. Where stages of several `n` share it, the newest attempt's counts.
+        self.rows_at_once = max(1, loaded.engine.batch // decoding_of(task.spec.inference).n)
         try:
             return _answer(task, task.inputs, loaded, out_dir)
         finally:
@@ -85,7 +88,6 @@ class VllmExecutor(Executor):
                 with library_messages(partial(task.report.log, level="warning")):
                     self._loaded = self._load(task)
                 self._key = key
-                self.rows_at_once = self._loaded.engine.batch
             elif self._key != key:
                 raise ExecutionError("this process holds the vLLM engine of another model or of other arguments")
             if task.cancelled.is_set():

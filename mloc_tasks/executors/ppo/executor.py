@@ -84,7 +84,8 @@ class _Training:
             device=str(policy.device),
             cache_dir=cache_dir_of(task),
         )
-        learner = Learner(policy, settings, group=self._group)
+        float16 = trainee.precision.compute == "float16"
+        learner = Learner(policy, settings, group=self._group, float16=float16)
         if task.resume_from is not None:
             state.restore(learner, task.resume_from)
             self._say(f"going on from step {learner.step} of an earlier attempt")

@@ -28,6 +28,7 @@ def save(learner: Learner, directory: Path) -> None:
         "value_head": learner.policy.value_head.state_dict(),
         "optimizer": learner.optimizer.state_dict(),
         "schedule": learner.schedule.state_dict(),
+        "scaler": learner.scaler.state_dict(),
     }
     torch.save(state, directory / STATE_FILE)
 
@@ -47,5 +48,7 @@ def restore(learner: Learner, directory: Path) -> None:
     learner.policy.value_head.load_state_dict(state["value_head"])
     learner.optimizer.load_state_dict(state["optimizer"])
     learner.schedule.load_state_dict(state["schedule"])
+    if state.get("scaler"):  # empty unless it computed in float16, and not in the first checkpoints that there were
+        learner.scaler.load_state_dict(state["scaler"])
     learner.kl.coefficient = state["kl_coefficient"]
     learner.step = state["step"]

@@ -15,7 +15,6 @@ from mloc_tasks.executors.ppo.learner import Learner
 from mloc_tasks.executors.ppo.losses import explained_variance, far_over_target, policy_loss, value_loss
 from mloc_tasks.executors.ppo.mask import masked_mean
 from mloc_tasks.executors.ppo.minibatches import MiniBatch, mini_batches
-from mloc_tasks.executors.ppo.policy import Policy
 from mloc_tasks.executors.ppo.prompts import Prompt, PromptOrder
 from mloc_tasks.executors.ppo.rollout import Sampler
 from mloc_tasks.executors.ppo.settings import PpoSettings
@@ -107,7 +106,7 @@ def _update(
     import torch
 
     measured: list[torch.Tensor] = []
-    stopped = False
+    updates, stopped = 0, False
     for epoch in range(settings.epochs):
         for batch in mini_batches(
             len(experience.texts),
@@ -118,7 +117,7 @@ def _update(
             epoch=epoch,
         ):
             learner.forget_gradients()
-            measured.append(gradients(learner.policy, experience, batch, settings, group=group))
+            measured.append(gradients(learner, experience, batch, settings, group=group))
             group.add_up([measured[-1], *learner.gradients()])
             # Early stop: samples of a policy that is far from this one teach it little (Achiam 2018, Spinning Up in
             # deep RL).
@@ -126,21 +125,22 @@ def _update(
             stopped = settings.target_kl is not None and far_over_target(approx_kl, target_kl=settings.target_kl)
             if stopped:
                 break
-            learner.optimize(max_grad_norm=settings.max_grad_norm)
+            updates += learner.optimize(max_grad_norm=settings.max_grad_norm)
         if stopped:
             break
     means = dict(zip(MEASURED, torch.stack(measured).mean(dim=0).tolist(), strict=True))
-    figures = {**means, "updates": float(len(measured) - stopped), "learning_rate": learner.learning_rate}
+    figures = {**means, "updates": float(updates), "learning_rate": learner.learning_rate}
     learner.anneal()
     return figures
 
 
 def gradients(
-    policy: Policy, experience: Experience, batch: MiniBatch, settings: PpoSettings, *, group: Group
+    learner: Learner, experience: Experience, batch: MiniBatch, settings: PpoSettings, *, group: Group
 ) -> torch.Tensor:
     """Add this process's part of a mini-batch's gradients; gives its part of what is MEASURED, which adds up too."""
     import torch
 
+    policy = learner.policy
     rows = [row for part in batch for row in part]
     # Tokens of all slices and processes, so that what they give adds up to the mini-batch's mean.
     tokens = experience.mask[rows].sum().clamp(min=1)
@@ -159,7 +159,7 @@ def gradients(
         v = value_loss(now.values, old_values, returns, mask, clip=settings.cliprange_value, denominator=tokens)
         entropy = masked_mean(now.entropies, mask, denominator=tokens)
         loss = pi.loss + settings.vf_coef * v.loss - settings.entropy_coef * entropy
-        loss.backward()  # type: ignore[no-untyped-call]
+        learner.backward(loss)
         figures = [loss, pi.loss, v.loss, entropy, pi.clip_fraction, v.clip_fraction, pi.approx_kl]
         measured += torch.stack(figures).detach()
     return measured

@@ -143,7 +143,7 @@ def test_slices_and_padding_change_no_gradient() -> None:
     for slices in (1, 3, 8):
         learner.forget_gradients()
         (batch,) = mini_batches(8, mini_batch_size=8, slices=slices, seed=0, step=0, epoch=0)
-        measured = gradients(learner.policy, experience, batch, settings, group=Group())
+        measured = gradients(learner, experience, batch, settings, group=Group())
         made.append((measured, [each.clone() for each in learner.gradients()]))
     for measured, found in made[1:]:
         torch.testing.assert_close(measured, made[0][0])
@@ -171,7 +171,7 @@ def test_gradients_of_the_whole_loss_are_the_finite_differences(of_head: bool) -
 
     def loss() -> float:
         learner.forget_gradients()
-        return float(gradients(policy, experience, batch, settings, group=Group())[0])
+        return float(gradients(learner, experience, batch, settings, group=Group())[0])
 
     loss()
     analytic = {name: weights.grad.clone() for name, weights in checked.items() if weights.grad is not None}

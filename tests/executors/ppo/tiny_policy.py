@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from mloc_tasks.executors.generation.decoding import Decoding
@@ -81,14 +83,18 @@ def count_of_d(prompts: Sequence[Any], completions: Sequence[str], **_: Any) -> 
     return [float(text.count("d")) for text in completions]
 
 
-def learner_of(model: Any, settings: PpoSettings, group: Group = Group()) -> Learner:  # noqa: B008
+def learner_of(model: Any, settings: PpoSettings, group: Group = Group(), *, float16: bool = False) -> Learner:  # noqa: B008
+    import torch
+
     policy = Policy(
         model,
         new_adapter=hasattr(model, "peft_config"),
         temperature=settings.decoding.temperature,
+        autocast=partial(torch.autocast, "cpu", torch.float16) if float16 else nullcontext,
+        exact=not float16,
         checkpointing=settings.gradient_checkpointing,
     )
-    return Learner(policy, settings, group=group)
+    return Learner(policy, settings, group=group, float16=float16)
 
 
 def curve_of(

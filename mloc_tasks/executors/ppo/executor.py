@@ -23,7 +23,7 @@ from mloc_tasks.executors.scoring import scorer_of
 from mloc_tasks.executors.training.checkpoints import METRICS, Checkpoints, Clock, Schedule
 from mloc_tasks.executors.training.executor import TrainingExecutor
 from mloc_tasks.executors.training.loading import Trainee, load_for_training
-from mloc_tasks.executors.training.lora import uses_lora
+from mloc_tasks.executors.training.lora import unchanged_without, uses_lora
 from mloc_tasks.executors.training.memory import memory_advice
 from mloc_tasks.executors.training.metrics import MetricsLog
 from mloc_tasks.executors.training.rank import is_first, rank, world_size
@@ -123,7 +123,7 @@ class _Training:
     def _loaded(self) -> tuple[Trainee, Policy]:
         settings, spec = self._settings, self._task.spec
         trainee = load_for_training(self._task)
-        new_adapter = trainee.lora is not None
+        new_adapter = trainee.lora is not None and unchanged_without(trainee.lora)
         seed = spec.lora.seed if spec.lora is not None and spec.lora.seed is not None else settings.seed
         trainee = trainee.with_adapter(seed=seed)
         if not getattr(trainee.model, "hf_device_map", None):

@@ -55,8 +55,8 @@ class Policy:
 
     Args:
         model: a Transformers model, or the PEFT model around it.
-        new_adapter: the model has an adapter that changes nothing yet: switched off, it leaves the reference. Without,
-            a copy of what is trained is kept.
+        new_adapter: the model has an adapter that changes nothing yet: switched off, it leaves the reference, also when
+            it is trained. Without, a copy of what is trained is kept.
         temperature: of the distribution that is sampled from and learned; the reference's too.
         autocast: gives the context in which the model computes. exact: that is float32, so that a token's estimates are
             the same up to rounding whether it is computed alone or with others.

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 from mloc_tasks.errors import ModelError
 from mloc_tasks.executors.generation.model_files import cache_dir_of
 from mloc_tasks.executors.training.checkpoints import ABOUT
-from mloc_tasks.executors.training.lora import lora_config, uses_lora, with_adapter_from, with_new_adapter
+from mloc_tasks.executors.training.lora import (
+    lora_config,
+    trained_in_float32,
+    uses_lora,
+    with_adapter_from,
+    with_new_adapter,
+)
 from mloc_tasks.executors.training.precision import Format, Precision, precision_here
 from mloc_tasks.executors.training.rank import world_size
 from mloc_tasks.executors.training.tokens import tokenizer_for
@@ -64,7 +70,10 @@ class Trainee:
         """The same with its new adapter in place, for methods whose trainer does not do that."""
         if self.lora is None:
             return self
-        return replace(self, model=with_new_adapter(self.model, self.lora, seed=seed), lora=None)
+        model = with_new_adapter(self.model, self.lora, seed=seed)
+        if self.precision.mixed:
+            trained_in_float32(model)
+        return replace(self, model=model, lora=None)
 
 
 def load_for_training(
@@ -93,6 +102,8 @@ def load_for_training(
     model = load_model(spec, replace(files, adapters=merged), precision, auto_class=auto_class, **arguments)
     if started_from is not None:
         model = with_adapter_from(model, started_from)
+        if precision.mixed:
+            trained_in_float32(model)
         if spec.lora is not None:
             log("the adapter of checkpoint.load is trained further, with its own rank and layers", level="warning")
     new_adapter = lora and started_from is None

@@ -70,6 +70,26 @@ def with_new_adapter(model: Any, config: Any, *, seed: int | None = None) -> Any
     return adapted
 
 
+def trained_in_float32(model: Any) -> None:
+    """Turn the trained weights that are in 16 bits to float32: biases and `modules_to_save`, which PEFT leaves as they
+    are in the model. Their multiplications need autocast then.
+    """
+    import torch
+
+    half = (torch.float16, torch.bfloat16)
+    trained = [weights for weights in model.parameters() if weights.requires_grad and weights.dtype in half]
+    for weights in trained:
+        weights.data = weights.data.float()
+    for module in model.modules() if trained else ():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.float()  # a CPU's takes no weight in 16 bits beside a bias, or behind an embedding, in float32
+
+
+def unchanged_without(config: Any) -> bool:
+    """Whether a model whose new adapter is switched off is the model as it was: PEFT leaves trained biases on."""
+    return bool(config.bias == "none")
+
+
 def draw_weights(model: Any, seed: int) -> None:
     """Draw the initial weights of the adapter anew by `seed`; nothing else that is random changes."""
     import torch

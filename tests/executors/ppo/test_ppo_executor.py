@@ -11,14 +11,15 @@ import pytest
 from mloc_tasks.errors import ExecutionError, InputError
 from mloc_tasks.executors.base import Task
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from mloc_tasks.executors.ppo import PpoExecutor
-from tests.executors.ppo.reward_models import save_classifier
-from tests.executors.training.tiny_model import make_tiny_model
-from tests.executors.training.training_tasks import heard, training_task
+from mloc_tasks.executors.ppo import PpoExecutor  # noqa: E402
+from mloc_tasks.executors.ppo.policy import Policy, Text  # noqa: E402
+from tests.executors.ppo.reward_models import save_classifier  # noqa: E402
+from tests.executors.training.tiny_model import make_tiny_model  # noqa: E402
+from tests.executors.training.training_tasks import heard, training_task  # noqa: E402
 
 ROWS = [{"prompt": f"Say {word}."} for word in ("red", "blue", "green", "one", "two")]
 TRAINING = {"batch_size": 6, "steps": 5, "learning_rate": 0.01, "save_freq": 2, "seed": 3}
@@ -121,6 +122,38 @@ def test_an_adapter_is_trained_further_and_measured_from_where_it_began(model: P
     before, after = metrics(tmp_path / "first"), metrics(tmp_path / "second")
     assert before[-1]["kl"] > 0.01
     assert after[0]["kl"] == pytest.approx(0, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def biased(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model with biases, all 0 at first."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("biased")
+    config = AutoConfig.from_pretrained(model, attention_bias=True)
+    AutoModelForCausalLM.from_pretrained(model, config=config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("lora", [{"bias": "lora_only"}, {"bias": "all"}, {"modules_to_save": ["embed_tokens"]}])
+def test_the_reference_stays_where_it_is_whatever_an_adapter_trains(
+    lora: dict[str, Any], biased: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [Text([5, 6], [7, 8]), Text([9], [10, 11])]
+    made: list[tuple[Policy, torch.Tensor]] = []
+
+    def policy(*arguments: Any, **named: Any) -> Policy:
+        found = Policy(*arguments, **named)
+        made.append((found, found.reference_logprobs(texts)))
+        return found
+
+    monkeypatch.setattr("mloc_tasks.executors.ppo.executor.Policy", policy)
+    run(ppo_task(biased, lora=lora, training={"learning_rate": 0.1, "save_model": False}), tmp_path / "out")
+    ((trained, at_first),) = made
+    assert not torch.allclose(trained.estimates(texts).logprobs, at_first, atol=0.1)
+    torch.testing.assert_close(trained.reference_logprobs(texts), at_first, atol=1e-3, rtol=0)
+    assert {each.dtype for each in trained.trained_weights().values()} == {torch.float32}
 
 
 def length_asked_for(prompts: list[str], completions: list[str], *, length: list[int]) -> list[float]:

@@ -17,7 +17,7 @@ from mloc_tasks.executors.ppo.learner import Learner
 from mloc_tasks.executors.ppo.policy import Policy
 from mloc_tasks.executors.ppo.prompts import Prompt, encoded
 from mloc_tasks.executors.ppo.rollout import Sampler
-from mloc_tasks.executors.ppo.settings import PpoSettings, ppo_settings, refused
+from mloc_tasks.executors.ppo.settings import INSTEAD_OF_SPREADING, NOT_SPREAD, PpoSettings, ppo_settings, refused
 from mloc_tasks.executors.ppo.trainer import Took, train
 from mloc_tasks.executors.scoring import scorer_of
 from mloc_tasks.executors.training.checkpoints import METRICS, Checkpoints, Clock, Schedule
@@ -46,9 +46,7 @@ class PpoExecutor(TrainingExecutor):
 
     @classmethod
     def unsupported(cls, document: Mapping[str, Any]) -> str | None:
-        training = document.get("training")
-        reason = refused(training) if isinstance(training, Mapping) else None
-        return reason or super().unsupported(document)
+        return refused(document) or super().unsupported(document)
 
     def train(self, task: Task, out_dir: Path) -> dict[str, Any]:
         if reason := self.unsupported(task["spec"]):
@@ -126,7 +124,10 @@ class _Training:
         new_adapter = trainee.lora is not None and unchanged_without(trainee.lora)
         seed = spec.lora.seed if spec.lora is not None and spec.lora.seed is not None else settings.seed
         trainee = trainee.with_adapter(seed=seed)
-        if not getattr(trainee.model, "hf_device_map", None):
+        devices = set((getattr(trainee.model, "hf_device_map", None) or {}).values())
+        if len(devices) > 1:
+            raise ExecutionError(f"{NOT_SPREAD}: {', '.join(sorted(map(str, devices)))}", hint=INSTEAD_OF_SPREADING)
+        if not devices:
             on = trainee.precision.device
             trainee.model.to(f"cuda:{rank()}" if on == "cuda" else on)
         policy = Policy(

@@ -36,6 +36,9 @@ SURROUNDING_ARGUMENTS = frozenset(
 )  # fmt: skip
 """Those that what stands around the loop follows, or that change nothing that is learned."""
 
+NOT_SPREAD = "ppo cannot train a model whose layers are spread over several devices"
+INSTEAD_OF_SPREADING = "leave device_map_auto out, and each GPU has a process with the whole model, or ask for one GPU"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PpoSettings:
@@ -154,8 +157,17 @@ def ppo_settings(training: Training | None, generation: Generation | None, *, ro
     )
 
 
-def refused(training: Mapping[str, Any]) -> str | None:
-    """Why PPO cannot follow a stage's `training`, a mapping with snake_case keys, or None."""
+def refused(document: Mapping[str, Any]) -> str | None:
+    """Why PPO cannot do what a stage's document says, or None; references in it are still text."""
+    training, resources = _mapping(document.get("training")), _mapping(document.get("resources"))
+    gpus = _mapping(_mapping(resources.get("hardware")).get("gpu")).get("count", 0)
+    spread = _mapping(_mapping(document.get("model")).get("config")).get("device_map_auto")
+    if spread is True and isinstance(gpus, int) and gpus > 1 and "visible_devices" not in training:
+        return f"model.config.device_map_auto: {NOT_SPREAD}; {INSTEAD_OF_SPREADING}"
+    return _refused_argument(training)
+
+
+def _refused_argument(training: Mapping[str, Any]) -> str | None:
     from mloc_tasks.spec.model.training import Training
 
     if training.get("extra"):
@@ -165,6 +177,10 @@ def refused(training: Mapping[str, Any]) -> str | None:
     if unknown:
         return f"training.{unknown[0]} is an argument of transformers that ppo, MLOC's own loop, does not follow"
     return None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _decoding(generation: Generation | None, *, seed: int) -> Decoding:

@@ -17,6 +17,7 @@ pytest.importorskip("peft")
 
 from mloc_tasks.executors.ppo import PpoExecutor  # noqa: E402
 from mloc_tasks.executors.ppo.policy import Policy, Text  # noqa: E402
+from mloc_tasks.executors.training.loading import load_for_training  # noqa: E402
 from tests.executors.ppo.reward_models import save_classifier  # noqa: E402
 from tests.executors.training.tiny_model import make_tiny_model  # noqa: E402
 from tests.executors.training.training_tasks import heard, training_task  # noqa: E402
@@ -203,6 +204,21 @@ def test_what_cannot_be_done_is_said(model: Path, tmp_path: Path) -> None:
         run(ppo_task(model, [*ROWS[:1], {"prompt": "a" * 300}]), tmp_path / "2")
     with pytest.raises(ExecutionError, match=r"training\.fsdp"):
         run(ppo_task(model, training={"fsdp": "full_shard"}), tmp_path / "3")
+
+
+def test_a_model_that_lies_on_several_devices_is_refused(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spread(task: Task) -> Any:
+        """What a machine with two GPUs makes of device_map_auto."""
+        trainee = load_for_training(task)
+        trainee.model.hf_device_map = {"model.layers.0": 0, "model.layers.1": 1}
+        return trainee
+
+    monkeypatch.setattr("mloc_tasks.executors.ppo.executor.load_for_training", spread)
+    with pytest.raises(ExecutionError, match="spread over several devices: 0, 1") as caught:
+        run(ppo_task(model), tmp_path / "out")
+    assert "device_map_auto" in caught.value.hint
 
 
 def test_memory_that_runs_out_comes_with_advice(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

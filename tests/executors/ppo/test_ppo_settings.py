@@ -89,6 +89,16 @@ def test_greedy_decoding_is_refused(greedy: dict[str, Any]) -> None:
     assert "temperature" in caught.value.hint
 
 
+def test_a_model_spread_over_several_gpus_is_refused_at_submission_and_one_gpu_is_not() -> None:
+    def asking(gpus: int, **training: Any) -> str | None:
+        model, resources = {"config": {"device_map_auto": True}}, {"hardware": {"gpu": {"count": gpus}}}
+        return PpoExecutor.unsupported({"model": model, "resources": resources, "training": training})
+
+    assert "leave device_map_auto out" in str(asking(2))
+    assert asking(1) is None
+    assert asking(2, visible_devices="0") is None
+
+
 def test_arguments_that_the_loop_does_not_follow_are_refused_at_submission() -> None:
     reason = PpoExecutor.unsupported({"training": {"fsdp": "full_shard", "steps": 3}})
     assert reason is not None

@@ -146,6 +146,8 @@ def ppo_settings(training: Training | None, generation: Generation | None, *, ro
     if not given.get("early_stopping", True):
         found.pop("target_kl", None)
     found.setdefault("kl_horizon", float(KL_HORIZON_ROLLOUTS * batch_size))
+    if found.get("warmup_steps") and found.get("schedule", PpoSettings.schedule) == "constant":
+        found["schedule"] = "constant_with_warmup"  # Transformers' `constant` leaves the warm-up out
     found["betas"] = (given.get("adam_beta1", 0.9), given.get("adam_beta2", 0.999))
     return PpoSettings(
         **found,

@@ -68,6 +68,13 @@ def test_transformers_names_mean_the_same() -> None:
     assert (found.schedule, found.warmup_steps, found.betas) == ("linear", 2, (0.9, 0.95))
 
 
+@pytest.mark.parametrize("given", [{}, {"lr_scheduler_type": "constant"}])
+def test_a_warm_up_comes_before_a_constant_learning_rate_too(given: dict[str, Any]) -> None:
+    assert settings({**given, "warmup_steps": 3}).schedule == "constant_with_warmup"
+    assert settings({**given, "warmup_steps": 0}).schedule == "constant"
+    assert settings({"lr_scheduler_type": "cosine", "warmup_steps": 3}).schedule == "cosine"
+
+
 def test_epochs_count_passes_over_the_data() -> None:
     assert settings({"num_train_epochs": 3}).steps == 12
     assert settings({"num_train_epochs": 0.01}).steps == 1

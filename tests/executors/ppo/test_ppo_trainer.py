@@ -190,6 +190,12 @@ def test_gradients_of_the_whole_loss_are_the_finite_differences(of_head: bool) -
         assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(slope, rel=1e-4, abs=1e-8), name
 
 
+def test_the_learning_rate_rises_over_the_warm_up() -> None:
+    settings = settings_of(steps=4, schedule="constant_with_warmup", warmup_steps=2, learning_rate=0.01)
+    rates = [step["learning_rate"] for step in curve_of(learner_of(tiny_model(), settings), settings)]
+    assert rates == pytest.approx([0, 0.005, 0.01, 0.01])
+
+
 def test_passes_end_once_the_policy_is_far_from_the_one_that_sampled() -> None:
     free = settings_of(steps=2, learning_rate=0.02)
     tight = settings_of(steps=2, learning_rate=0.02, target_kl=1e-4)

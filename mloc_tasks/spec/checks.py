@@ -13,6 +13,7 @@ from mloc_tasks.spec.stages import Draft
 from mloc_tasks.spec.task_types import BUILT_IN, KINDS, WORKFLOW_KIND, TaskType, TaskTypes
 from mloc_tasks.spec.training_arguments import (
     METHOD_OF_TASK,
+    PPO_ARGUMENTS,
     ArgumentError,
     all_arguments,
     argument_value,
@@ -165,7 +166,7 @@ def _training_advice(written: str, task_type: str) -> str:
 
 def _check_argument(key: str, value: Any, task_type: str, here: Origin, origins: Origins) -> None:
     arguments = arguments_of(task_type)
-    if task_type == "ppo" or key not in arguments:
+    if key not in (PPO_ARGUMENTS if task_type == "ppo" else arguments):
         _warn_unused(key, task_type, here, origins)
     try:
         argument_value(value, arguments.get(key) or all_arguments()[key])

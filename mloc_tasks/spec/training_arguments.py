@@ -16,6 +16,19 @@ from mloc_tasks.spec.quantities import QuantityError, parse_number, parse_whole
 METHOD_OF_TASK = {"sft": "sft", "lora_sft": "sft", "dpo": "dpo", "grpo": "grpo", "reward": "reward"}
 """Task type -> whose TRL config its `training` follows. `ppo` is MLOC's own loop and has none."""
 
+PPO_ARGUMENTS = frozenset(
+    {
+        *("max_steps", "per_device_train_batch_size", "max_length", "save_steps"),
+        *("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"),
+        *("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "gradient_checkpointing"),
+        # What stands around the loop follows these, or they change nothing that is learned.
+        *("bf16", "fp16", "report_to", "run_name", "save_strategy", "save_total_limit", "ddp_backend", "ddp_timeout"),
+        *("disable_tqdm", "logging_steps", "logging_strategy", "logging_first_step", "log_level", "output_dir"),
+        *("remove_unused_columns", "do_train", "data_seed"),
+    }
+)
+"""Arguments of transformers and TRL that `ppo` takes."""
+
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _CALLED = {
     "int": "a whole number",

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mloc_tasks.spec.model.training import SAME, Training
-from mloc_tasks.spec.training_arguments import all_arguments, arguments_of
+from mloc_tasks.spec.training_arguments import PPO_ARGUMENTS, all_arguments, arguments_of
 from tests.spec.reading import MODEL, load, only, problems
 
 DATA = "  data: {url: d, split: s}\n"
@@ -24,6 +24,11 @@ def test_every_argument_of_the_method_is_taken_in_both_styles(task_type: str) ->
         spelled = name.split("_")[0] + "".join(part.capitalize() for part in name.split("_")[1:])
         for key in (name, spelled):
             assert load(_train(task_type, f"{{{key}: null}}")).warnings == (), key
+
+
+def test_arguments_that_ppo_follows_are_taken_without_a_warning() -> None:
+    for name in PPO_ARGUMENTS:
+        assert load(_train("ppo", f"{{{name}: null}}")).warnings == (), name
 
 
 def test_arguments_match_the_installed_transformers() -> None:
@@ -101,6 +106,8 @@ def test_key_that_does_nothing_today_is_a_warning(training: str) -> None:
         ("grpo", "{length_penalty: 0.1}", "ppo"),
         ("sft", "{beta: 0.1}", "dpo, grpo"),
         ("ppo", "{fsdp: full_shard}", "TRL's trainers"),
+        ("ppo", "{use_cpu: true}", "TRL's trainers"),
+        ("ppo", "{beta: 0.1}", "dpo, grpo"),
     ],
 )
 def test_argument_of_another_method_is_a_warning(task_type: str, training: str, owner: str) -> None:

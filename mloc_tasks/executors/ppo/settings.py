@@ -19,23 +19,6 @@ LORA_LEARNING_RATE = 2e-4
 FULL_LEARNING_RATE = 5e-6
 MAX_NEW_TOKENS = 64
 
-LOOP_ARGUMENTS = frozenset(
-    {
-        "max_steps", "per_device_train_batch_size", "max_length", "save_steps",
-        "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps",
-        "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "gradient_checkpointing",
-    }
-)  # fmt: skip
-"""Arguments of transformers that the loop follows."""
-SURROUNDING_ARGUMENTS = frozenset(
-    {
-        "bf16", "fp16", "use_cpu", "report_to", "run_name", "save_strategy", "save_total_limit", "ddp_backend",
-        "disable_tqdm", "logging_steps", "logging_strategy", "logging_first_step", "log_level", "output_dir",
-        "remove_unused_columns", "do_train", "data_seed",
-    }
-)  # fmt: skip
-"""Those that what stands around the loop follows, or that change nothing that is learned."""
-
 NOT_SPREAD = "ppo cannot train a model whose layers are spread over several devices"
 INSTEAD_OF_SPREADING = "leave device_map_auto out, and each GPU has a process with the whole model, or ask for one GPU"
 
@@ -171,10 +154,13 @@ def refused(document: Mapping[str, Any]) -> str | None:
 
 def _refused_argument(training: Mapping[str, Any]) -> str | None:
     from mloc_tasks.spec.model.training import Training
+    from mloc_tasks.spec.training_arguments import PPO_ARGUMENTS
 
     if training.get("extra"):
         return "training.extra: ppo is MLOC's own loop and has no other trainer to pass arguments on to"
-    known = Training.model_fields.keys() | LOOP_ARGUMENTS | SURROUNDING_ARGUMENTS
+    if training.get("use_cpu"):
+        return "training.use_cpu cannot be set: write enforce_cpu: true beside training"
+    known = Training.model_fields.keys() | PPO_ARGUMENTS
     unknown = sorted(name for name, value in training.items() if name not in known and value not in (None, False, ""))
     if unknown:
         return f"training.{unknown[0]} is an argument of transformers that ppo, MLOC's own loop, does not follow"

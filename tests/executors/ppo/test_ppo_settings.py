@@ -111,4 +111,5 @@ def test_arguments_that_the_loop_does_not_follow_are_refused_at_submission() -> 
     assert reason is not None
     assert "training.fsdp" in reason
     assert "training.extra" in str(PpoExecutor.unsupported({"training": {"extra": {"beta": 1}}}))
-    assert PpoExecutor.unsupported({"training": {"steps": 3, "lr_scheduler_type": "linear", "bf16": True}}) is None
+    assert "enforce_cpu: true" in str(PpoExecutor.unsupported({"training": {"use_cpu": True}}))
+    assert PpoExecutor.unsupported({"training": {"steps": 3, "bf16": True, "ddp_timeout": 60}}) is None

@@ -104,15 +104,15 @@ def value_loss(
     return ValueLoss(loss, cut)
 
 
-def explained_variance(values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor) -> float:
+def explained_variance(values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor) -> float | None:
     """1 - Var(returns - values) / Var(returns): 1 is a perfect value head, 0 one as good as a constant.
 
-    NaN where all returns are the same, which leaves nothing to explain (as the code of Huang et al. 2022 logs it).
+    None where all returns are the same, which leaves nothing to explain.
     """
     returns = at_least_float32(returns.detach())
     variance = float(masked_variance(returns, mask))
     if variance == 0:
-        return float("nan")
+        return None
     return 1 - float(masked_variance(returns - at_least_float32(values.detach()), mask)) / variance
 
 

@@ -177,12 +177,13 @@ def _slices(rows: Sequence[int], count: int) -> list[Sequence[int]]:
 
 def _figures(experience: Experience) -> dict[str, float]:
     lengths = experience.mask.sum(dim=1).float()
+    explained = explained_variance(experience.values, experience.returns, experience.mask)
     return {
         "mean_reward": float(experience.scores.mean()),
         "reward_std": float(experience.scores.std(correction=0)),
         "completion_tokens": float(lengths.mean()),
         "ended": float(experience.ended.float().mean()),
-        "explained_variance": explained_variance(experience.values, experience.returns, experience.mask),
+        **({} if explained is None else {"explained_variance": explained}),
     }
 
 

@@ -58,7 +58,7 @@ class MetricsLog:
         self._last: dict[str, float] = {}
         self._last_step: int | None = None
         self._losses = _Mean()
-        self._not_finite = False
+        self._not_finite: set[str] = set()
         self._board = _tensorboard(out_dir / TENSORBOARD) if wants_tensorboard(task) else None
         self._file = self.path.open("w", encoding="utf-8")
         for line in _lines(resumed, before=step):
@@ -78,9 +78,9 @@ class MetricsLog:
         counted = {name: float(value) + (self._base[name] if name in TOTALS else 0.0) for name, value in values.items()}
         self._keep(step, counted)
         finite = {name: value for name, value in counted.items() if math.isfinite(value)}
-        if len(finite) < len(counted) and not self._not_finite:
-            self._not_finite = True
-            names = ", ".join(sorted(counted.keys() - finite.keys()))
+        if fresh := counted.keys() - finite.keys() - self._not_finite:
+            self._not_finite |= fresh
+            names = ", ".join(sorted(fresh))
             self._report.log(f"step {step}: {names} is not a finite number; lower the learning rate", level="warning")
         self._report.metrics(step, finite)
         over = step if done is None else done

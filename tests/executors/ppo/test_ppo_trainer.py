@@ -211,6 +211,13 @@ def test_longer_completions_earn_less_under_a_length_penalty() -> None:
     assert curve[-1]["completion_tokens"] < curve[0]["completion_tokens"] - 1
 
 
+def test_rewards_all_alike_leave_no_variance_to_explain_and_no_figure_that_is_no_number() -> None:
+    settings = settings_of(steps=1, lam=1.0, kl_coef=0.0)
+    (step,) = curve_of(learner_of(tiny_model(), settings), settings, scorer=lambda _, texts, **__: [1.0] * len(texts))
+    assert "explained_variance" not in step
+    assert all(map(math.isfinite, step.values()))
+
+
 def test_a_reward_that_is_no_number_ends_the_training_and_says_for_what() -> None:
     settings = settings_of()
     with pytest.raises(ExecutionError, match="gave nan for the completion"):

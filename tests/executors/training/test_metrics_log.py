@@ -74,6 +74,14 @@ def test_a_number_that_is_none_is_told_once_and_written_as_null(tmp_path: Path) 
     assert "loss" not in log.summary()
 
 
+def test_each_number_that_is_none_is_told_of_once(tmp_path: Path) -> None:
+    log, report = log_of(tmp_path)
+    with log:
+        log.record(1, {"loss": 1.0, "kl": math.nan})
+        log.record(2, {"loss": math.nan, "kl": math.nan})
+    assert [line.split(" is not")[0] for line in report.lines("warning")] == ["step 1: kl", "step 2: loss"]
+
+
 def test_tensorboard_gets_all_steps_also_those_before_the_checkpoint(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

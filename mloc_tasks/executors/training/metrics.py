@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
+FOLLOWED_REPORTERS = frozenset({"tensorboard", "all"})
 LINE_EVERY_SEC = 1.0
 """Time between log lines where `training.logging_steps` says nothing; the first and the last step always have one."""
 
@@ -59,6 +60,12 @@ class MetricsLog:
         self._last_step: int | None = None
         self._losses = _Mean()
         self._not_finite: set[str] = set()
+        if unknown := [name for name in reporters(task) if name not in FOLLOWED_REPORTERS]:
+            self._report.log(
+                f"training.report_to: {', '.join(unknown)} gets nothing; {METRICS_FILE} holds all figures, and "
+                "report_to: tensorboard leaves TensorBoard's files",
+                level="warning",
+            )
         self._board = _tensorboard(out_dir / TENSORBOARD) if wants_tensorboard(task) else None
         self._file = self.path.open("w", encoding="utf-8")
         for line in _lines(resumed, before=step):
@@ -127,7 +134,7 @@ class MetricsLog:
 
 def wants_tensorboard(task: Task) -> bool:
     """Whether `training.report_to` names TensorBoard (`all` does)."""
-    return bool({"tensorboard", "all"} & set(reporters(task)))
+    return bool(FOLLOWED_REPORTERS & set(reporters(task)))
 
 
 def reporters(task: Task) -> list[str]:

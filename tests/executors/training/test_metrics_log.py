@@ -95,6 +95,18 @@ def test_tensorboard_gets_all_steps_also_those_before_the_checkpoint(tmp_path: P
     assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 3.0), (2, 2.0)]
 
 
+@pytest.mark.parametrize(
+    ("report_to", "unknown"),
+    [("wandb", "wandb"), (["wandb", "mlflow", "none"], "wandb, mlflow"), ("none", None), ([], None)],
+)
+def test_a_reporter_that_gets_nothing_is_told_of_once(report_to: Any, unknown: str | None, tmp_path: Path) -> None:
+    log, report = log_of(tmp_path, {"report_to": report_to})
+    with log:
+        log.record(1, {"loss": 1.0})
+    said = [line.split(" gets nothing")[0] for line in report.lines("warning")]
+    assert said == ([] if unknown is None else [f"training.report_to: {unknown}"])
+
+
 def test_nothing_else_is_written_unless_asked(tmp_path: Path) -> None:
     log, _ = log_of(tmp_path)
     with log:

@@ -8,6 +8,7 @@ from mloc_tasks.artifacts.archives import SUFFIXES
 
 ADAPTER_CONFIG = "adapter_config.json"
 MODEL_CONFIG = "config.json"
+PPO_STATE = "ppo_state.pt"
 _TRAINER_STATE = "trainer_state.json"
 _OPTIMIZER_STATES = ("optimizer*", "global_step*")  # of transformers' trainer; of DeepSpeed under it
 _SHOWN_NAMES = 8
@@ -25,8 +26,15 @@ def is_adapter(path: Path) -> bool:
     return (path / ADAPTER_CONFIG).is_file() and not (path / MODEL_CONFIG).is_file()
 
 
+def is_ppo_checkpoint(path: Path) -> bool:
+    """Whether a directory holds a PPO training, which is no model: the frozen weights are not in it."""
+    return (path / PPO_STATE).is_file()
+
+
 def kind_of(path: Path) -> str:
     """`checkpoint` (with optimizer state, so that training can go on), `adapter`, `model`, or "" for none of them."""
+    if is_ppo_checkpoint(path):
+        return "checkpoint"
     if (path / _TRAINER_STATE).is_file() and any(any(path.glob(pattern)) for pattern in _OPTIMIZER_STATES):
         return "checkpoint"
     if is_adapter(path):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mloc_tasks.errors import ModelError
-from mloc_tasks.models.contents import ADAPTER_CONFIG, is_adapter
+from mloc_tasks.models.contents import ADAPTER_CONFIG, is_adapter, is_ppo_checkpoint
 from mloc_tasks.models.downloads import address_of
 from mloc_tasks.models.source import ModelFiles, loadable_directory, resolve
 
@@ -28,6 +28,11 @@ def files_of_stage(spec: StageSpec, *, cache_dir: Path, log: Log = lambda messag
     Raises ModelError when no model is named, or one is not there or does not load.
     """
     started_from = _checkpoint_path(spec)
+    if started_from is not None and is_ppo_checkpoint(started_from):
+        raise ModelError(
+            f"checkpoint.load is a checkpoint of ppo ({address_of(started_from)}), which holds no whole model",
+            hint="load that run's final_lora or final_model; a ppo stage goes on from it with type: checkpoint",
+        )
     adapters = [_local(adapter.path, adapter.url) for adapter in spec.model.adapters] if spec.model is not None else []
     if started_from is not None and is_adapter(started_from):
         files = _source_files(spec, cache_dir, log, needed_by=started_from)

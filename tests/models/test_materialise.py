@@ -205,6 +205,7 @@ def test_what_is_no_adapter_is_named(local: Materialised, model_dir: Path) -> No
         (["config.json", "trainer_state.json", "optimizer.pt"], "checkpoint"),
         (["adapter_config.json", "trainer_state.json", "optimizer.pt"], "checkpoint"),
         (["config.json", "trainer_state.json"], "model"),
+        (["ppo_state.pt"], "checkpoint"),
         (["other"], "auto"),
     ],
 )

@@ -22,7 +22,12 @@ from mloc_tasks.executors.ppo.trainer import Took, train
 from mloc_tasks.executors.scoring import scorer_of
 from mloc_tasks.executors.training.checkpoints import METRICS, Checkpoints, Clock, Schedule
 from mloc_tasks.executors.training.executor import TrainingExecutor
-from mloc_tasks.executors.training.loading import Trainee, load_for_training
+from mloc_tasks.executors.training.loading import (
+    Trainee,
+    checkpoint_to_continue,
+    load_for_training,
+    training_checkpoint,
+)
 from mloc_tasks.executors.training.lora import unchanged_without, uses_lora
 from mloc_tasks.executors.training.memory import memory_advice
 from mloc_tasks.executors.training.metrics import MetricsLog
@@ -70,6 +75,7 @@ class _Training:
         self._settings = settings
         self._held = held
         self._group = Group(rank=rank(), size=world_size())
+        self._start = checkpoint_to_continue(task)
 
     def run(self) -> dict[str, Any]:
         task, settings = self._task, self._settings
@@ -84,9 +90,7 @@ class _Training:
         )
         float16 = trainee.precision.compute == "float16"
         learner = Learner(policy, settings, group=self._group, float16=float16)
-        if task.resume_from is not None:
-            state.restore(learner, task.resume_from)
-            self._say(f"going on from step {learner.step} of an earlier attempt")
+        self._go_on(learner)
         self._warn()
         sampler = Sampler(
             policy=policy,
@@ -120,7 +124,8 @@ class _Training:
 
     def _loaded(self) -> tuple[Trainee, Policy]:
         settings, spec = self._settings, self._task.spec
-        trainee = load_for_training(self._task)
+        # The weights of a training checkpoint in `checkpoint.load` come last: the reference must not be them.
+        trainee = load_for_training(self._task, from_source=training_checkpoint(self._task) is not None)
         new_adapter = trainee.lora is not None and unchanged_without(trainee.lora)
         seed = spec.lora.seed if spec.lora is not None and spec.lora.seed is not None else settings.seed
         trainee = trainee.with_adapter(seed=seed)
@@ -140,6 +145,18 @@ class _Training:
         )
         return trainee, policy
 
+    def _go_on(self, learner: Learner) -> None:
+        """Take up the checkpoint, if there is one. Raises ExecutionError where nothing is left to do."""
+        if self._start is None:
+            return
+        state.restore(learner, self._start)
+        if learner.step >= self._settings.steps:
+            raise ExecutionError(
+                f"the checkpoint has {learner.step} steps behind it, and the stage asks for {self._settings.steps}",
+                hint="raise training.steps or num_train_epochs",
+            )
+        self._say(f"going on from the checkpoint of step {learner.step}")
+
     def _prompts(self, trainee: Trainee) -> list[Prompt]:
         assert self._task.inputs is not None
         limits = (self._settings.most_tokens, context_length_of(trainee.model.config, trainee.tokenizer))
@@ -158,14 +175,13 @@ class _Training:
     def _metrics(self, learner: Learner) -> MetricsLog | None:
         if not is_first():
             return None
-        resumed = None if self._task.resume_from is None else self._task.resume_from / METRICS
         log = MetricsLog(
             self._task,
             self._out_dir,
             label="PPO",
             shown=SHOWN,
             total=self._settings.steps,
-            resumed=resumed,
+            resumed=None if self._start is None else self._start / METRICS,
             step=learner.step - 1,
         )
         return self._held.enter_context(log)

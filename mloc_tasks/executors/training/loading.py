@@ -22,7 +22,7 @@ from mloc_tasks.executors.training.rank import world_size
 from mloc_tasks.executors.training.tokens import tokenizer_for
 from mloc_tasks.models import ModelFiles, files_of_stage
 from mloc_tasks.models.adapters import merge_adapters, require_peft
-from mloc_tasks.models.contents import is_adapter, kind_of
+from mloc_tasks.models.contents import is_adapter, is_ppo_checkpoint, kind_of
 
 if TYPE_CHECKING:
     from mloc_tasks.executors.base import Task
@@ -159,7 +159,7 @@ def training_checkpoint(task: Task) -> Path | None:
     if load is None or load.path is None or load.type in ("model", "adapter", "lora"):
         return None
     path = Path(load.path).expanduser().absolute()
-    if kind_of(path) != "checkpoint":
+    if kind_of(path) != "checkpoint" or is_ppo_checkpoint(path) != (task.spec.task_type == "ppo"):
         return None
     if (path / ABOUT).exists():
         made_by = json.loads((path / ABOUT).read_text(encoding="utf-8"))["task_type"]

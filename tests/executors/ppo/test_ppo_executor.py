@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mloc_tasks.errors import ExecutionError, InputError
+from mloc_tasks.errors import ExecutionError, InputError, ModelError
 from mloc_tasks.executors.base import Task
 
 torch = pytest.importorskip("torch")
@@ -18,6 +18,7 @@ pytest.importorskip("peft")
 from mloc_tasks.executors.ppo import PpoExecutor  # noqa: E402
 from mloc_tasks.executors.ppo.policy import Policy, Text  # noqa: E402
 from mloc_tasks.executors.training.loading import load_for_training  # noqa: E402
+from mloc_tasks.models.contents import PPO_STATE  # noqa: E402
 from tests.executors.ppo.reward_models import save_classifier  # noqa: E402
 from tests.executors.training.tiny_model import make_tiny_model  # noqa: E402
 from tests.executors.training.training_tasks import heard, training_task  # noqa: E402
@@ -125,6 +126,38 @@ def test_an_adapter_is_trained_further_and_measured_from_where_it_began(model: P
     assert after[0]["kl"] == pytest.approx(0, abs=1e-4)
 
 
+def test_a_stage_goes_on_from_a_training_checkpoint_of_another_run(model: Path, tmp_path: Path) -> None:
+    run(ppo_task(model, training={"steps": 6}), tmp_path / "whole")
+    first = ppo_task(model, training={"steps": 3}, checkpoint_dir=tmp_path / "checkpoints")
+    run(first, tmp_path / "first")
+    load = {"load": {"path": str(tmp_path / "checkpoints" / "step-00000002"), "type": "checkpoint"}}
+    longer = ppo_task(model, training={"steps": 6}, checkpoint=load)
+    run(longer, tmp_path / "longer")
+    assert [step for step, _ in heard(longer).measured] == [2, 3, 4, 5]
+    assert "going on from the checkpoint of step 2" in heard(longer).lines()
+    assert metrics(tmp_path / "longer") == metrics(tmp_path / "whole")
+    with pytest.raises(ExecutionError, match="has 2 steps behind it, and the stage asks for 2"):
+        run(ppo_task(model, training={"steps": 2}, checkpoint=load), tmp_path / "done")
+
+
+def test_a_checkpoint_of_an_adapter_trained_further_brings_its_reference(model: Path, tmp_path: Path) -> None:
+    run(ppo_task(model, training={"learning_rate": 0.05}), tmp_path / "adapter")
+    adapter = {"load": {"path": str(tmp_path / "adapter" / "final_lora"), "type": "adapter"}}
+    run(ppo_task(model, checkpoint=adapter, checkpoint_dir=tmp_path / "checkpoints"), tmp_path / "further")
+    load = {"load": {"path": str(tmp_path / "checkpoints" / "step-00000002"), "type": "checkpoint"}}
+    run(ppo_task(model, checkpoint=load), tmp_path / "second")
+    assert metrics(tmp_path / "second") == metrics(tmp_path / "further")
+
+
+@pytest.mark.parametrize(("task_type", "kind"), [("ppo", "model"), ("sft", "checkpoint")])
+def test_a_checkpoint_of_ppo_is_no_model(task_type: str, kind: str, model: Path, tmp_path: Path) -> None:
+    (tmp_path / PPO_STATE).touch()
+    load = {"load": {"path": str(tmp_path), "type": kind}}
+    with pytest.raises(ModelError, match="which holds no whole model") as caught:
+        load_for_training(training_task(model, ROWS, task_type=task_type, checkpoint=load))
+    assert "final_lora" in caught.value.hint
+
+
 @pytest.fixture(scope="module")
 def biased(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model with biases, all 0 at first."""
@@ -209,9 +242,9 @@ def test_what_cannot_be_done_is_said(model: Path, tmp_path: Path) -> None:
 def test_a_model_that_lies_on_several_devices_is_refused(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spread(task: Task) -> Any:
+    def spread(task: Task, **named: Any) -> Any:
         """What a machine with two GPUs makes of device_map_auto."""
-        trainee = load_for_training(task)
+        trainee = load_for_training(task, **named)
         trainee.model.hf_device_map = {"model.layers.0": 0, "model.layers.1": 1}
         return trainee
 

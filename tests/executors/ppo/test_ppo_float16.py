@@ -15,6 +15,7 @@ from mloc_tasks.executors.ppo import state  # noqa: E402
 from mloc_tasks.executors.ppo.group import Group  # noqa: E402
 from mloc_tasks.executors.ppo.learner import Learner  # noqa: E402
 from mloc_tasks.executors.ppo.policy import Text  # noqa: E402
+from mloc_tasks.models.contents import PPO_STATE  # noqa: E402
 from tests.executors.ppo.tiny_policy import EOS, adapted, curve_of, learner_of, settings_of, tiny_model  # noqa: E402
 
 TEXTS = [Text([0, 1, 2], [3, 4, EOS]), Text([5], [6])]
@@ -92,7 +93,7 @@ def test_a_checkpoint_of_a_training_without_scale_is_gone_on_from_in_float16(old
     settings = settings_of()
     state.save(learner_of(tiny_model(), settings), tmp_path)
     if older:
-        file = tmp_path / state.STATE_FILE
+        file = tmp_path / PPO_STATE
         saved = torch.load(file, weights_only=True)
         del saved["scaler"]
         torch.save(saved, file)

@@ -27,7 +27,7 @@ def gpt2() -> Any:
 def test_trained_biases_and_modules_are_in_float32_and_compute_with_a_model_in_16_bits(given: dict[str, Any]) -> None:
     from peft import LoraConfig
 
-    config = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM", **given)
+    config = LoraConfig(r=2, target_modules="all-linear", fan_in_fan_out=True, task_type="CAUSAL_LM", **given)
     model = with_new_adapter(gpt2(), config)
     trained_in_float32(model)
     weights = dict(model.named_parameters())
@@ -41,7 +41,9 @@ def test_trained_biases_and_modules_are_in_float32_and_compute_with_a_model_in_1
 def test_a_model_of_which_nothing_in_16_bits_is_trained_stays_as_it_is() -> None:
     from peft import LoraConfig
 
-    model = with_new_adapter(gpt2(), LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    model = with_new_adapter(
+        gpt2(), LoraConfig(r=2, target_modules="all-linear", fan_in_fan_out=True, task_type="CAUSAL_LM")
+    )
     before = {name: weights.dtype for name, weights in model.named_parameters()}
     trained_in_float32(model)
     assert {name: weights.dtype for name, weights in model.named_parameters()} == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ PAD_NAMES = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|pad_to
 """Tokens that models have for padding, by name; `<|endoftext|>` is one where another token ends a turn."""
 
 ANSWERS = ("completion", "chosen", "rejected")
+BESIDE: Mapping[str, type] = {"tools": list, "chat_template_kwargs": dict}
+"""Columns that a chat template is given beside the messages; a row may have them or not."""
+
 SEPARATOR = "\n"
 """Between a prompt and its answer in plain text, where neither has white space there and `data.separator` is silent."""
 
@@ -132,8 +136,23 @@ def messages(value: Any, *, role: str) -> list[dict[str, Any]]:
 
 
 def _beside(row: TrainingRow) -> TrainingRow:
-    """What a chat template is given beside the messages."""
-    return {key: row[key] for key in ("tools", "chat_template_kwargs") if row.get(key) is not None}
+    """What a chat template is given beside the messages. No tools are left out: some templates would announce them."""
+    found = {name: _parsed(row[name], name, kind) for name, kind in BESIDE.items() if row.get(name)}
+    return {name: value for name, value in found.items() if value}
+
+
+def _parsed(given: Any, name: str, kind: type) -> Any:
+    """`given`, or what it says as JSON text. Raises InputError when that is of another kind."""
+    value = given
+    if isinstance(given, str):
+        try:
+            value = json.loads(given)
+        except ValueError:
+            value = None
+    if not isinstance(value, kind):
+        called = "a list" if kind is list else "a mapping"
+        raise InputError(f"{name} is {given!r:.80}", hint=f"write {called}, or its JSON text")
+    return value
 
 
 def _needs_template() -> InputError:

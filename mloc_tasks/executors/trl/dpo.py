@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,7 +32,7 @@ class DpoExecutor(TrlExecutor):
 
     def rows(self, inputs: Rows[TrainingRow], task: Task, trainee: Trainee) -> Iterable[TrainingRow]:
         separator = None if task.spec.data is None else task.spec.data.separator
-        return formatted(inputs, row_format(trainee.tokenizer, separator=separator))
+        return map(_with_prompt, formatted(inputs, row_format(trainee.tokenizer, separator=separator)))
 
     def trainer_arguments(self, task: Task, trainee: Trainee) -> dict[str, Any]:
         if trainee.adapts:
@@ -41,3 +42,14 @@ class DpoExecutor(TrlExecutor):
             return {}  # computed by the model itself, before it is trained
         # Left to itself TRL would load what the model's config names, which lacks what was merged into it.
         return {"ref_model": load_model(task.spec, trainee.files, trainee.precision)}
+
+
+def _with_prompt(row: TrainingRow) -> TrainingRow:
+    """`row`; of whole conversations what both begin with is the prompt.
+
+    TRL would do the same, but into a table that loses what messages have from row 1000 on and not before.
+    """
+    if "prompt" in row:
+        return row
+    trl: Any = importlib.import_module("trl")
+    return {**row, **trl.extract_prompt(row)}

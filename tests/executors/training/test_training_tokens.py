@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,23 @@ def test_a_text_is_trained_on_as_it_is() -> None:
 
 
 def test_columns_for_nobody_are_left_out_and_the_template_s_are_kept() -> None:
-    tools = '[{"name": "clock"}]'
-    made = RowFormat(chat=True).conversation({**PAIR, "source": "web", "tools": tools})
-    assert made == {"prompt": [ASK], "completion": [SAY], "tools": tools}
+    beside = {"tools": [{"name": "clock"}], "chat_template_kwargs": {"thinking": False}}
+    made = RowFormat(chat=True).conversation({**PAIR, "source": "web", **beside})
+    assert made == {"prompt": [ASK], "completion": [SAY], **beside}
+    as_text = {name: json.dumps(value) for name, value in beside.items()}
+    assert RowFormat(chat=True).conversation({**PAIR, **as_text}) == made
+
+
+@pytest.mark.parametrize("empty", [None, "", "[]", []])
+def test_no_tools_are_as_good_as_no_column(empty: Any) -> None:
+    assert RowFormat(chat=True).conversation({**PAIR, "tools": empty}) == {"prompt": [ASK], "completion": [SAY]}
+
+
+@pytest.mark.parametrize("beside", [{"tools": "clock"}, {"tools": {"name": "clock"}}, {"chat_template_kwargs": [1]}])
+def test_what_no_template_could_take_is_an_error_that_names_the_row(beside: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=rf"row 1: {next(iter(beside))} is") as caught:
+        list(formatted([PAIR, {**PAIR, **beside}], RowFormat(chat=True)))
+    assert "or its JSON text" in str(caught.value.hint)
 
 
 def test_messages_without_a_template_are_an_error_that_names_the_row() -> None:

@@ -18,6 +18,7 @@ from mloc_tasks.spec.training_arguments import (
     all_arguments,
     argument_value,
     arguments_of,
+    is_of_another_method,
     methods_with,
 )
 
@@ -165,17 +166,16 @@ def _training_advice(written: str, task_type: str) -> str:
 
 
 def _check_argument(key: str, value: Any, task_type: str, here: Origin, origins: Origins) -> None:
-    arguments = arguments_of(task_type)
-    if key not in (PPO_ARGUMENTS if task_type == "ppo" else arguments):
+    if is_of_another_method(key, task_type) or (task_type == "ppo" and key not in PPO_ARGUMENTS):
         _warn_unused(key, task_type, here, origins)
     try:
-        argument_value(value, arguments.get(key) or all_arguments()[key])
+        argument_value(value, arguments_of(task_type).get(key) or all_arguments()[key])
     except ArgumentError as error:
         origins.report(here, str(error))
 
 
 def _warn_unused(key: str, task_type: str, here: Origin, origins: Origins) -> None:
-    owners = ["ppo"] if key in Training.ppo_only else ["grpo"] if key == "reward_functions" else methods_with(key)
+    owners = ["grpo"] if key == "reward_functions" else ["ppo"] * (key in Training.ppo_only) + methods_with(key)
     belongs = f"it is an argument of {', '.join(owners)}" if owners else "it is an argument of TRL's trainers"
     if task_type in METHOD_OF_TASK or task_type == "ppo":
         origins.report(here, f"`{key}` is not used by {task_type}", belongs, severity="warning")

@@ -60,6 +60,14 @@ def arguments_of(task_type: str) -> dict[str, tuple[str, ...]]:
     return common | own
 
 
+def is_of_another_method(name: str, task_type: str) -> bool:
+    """Whether `name` is an argument that the task type's method does not take and another one does.
+
+    Of a plugin's task type nobody here knows what it takes.
+    """
+    return task_type in METHOD_OF_TASK and name in all_arguments() and name not in arguments_of(task_type)
+
+
 def methods_with(name: str) -> list[str]:
     """The methods whose own config has an argument `name`."""
     return [method for method, arguments in _table().items() if method != "transformers" and name in arguments]

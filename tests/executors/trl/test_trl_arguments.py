@@ -12,6 +12,7 @@ from mloc_tasks.executors.training.precision import Precision
 from mloc_tasks.executors.trl.arguments import DPO, OURS, REFUSED, SFT, Method, config_for
 from mloc_tasks.spec import StageSpec
 from mloc_tasks.spec.model.training import Training
+from tests.spec.reading import load
 
 CPU = Precision(device="cpu", weights="float32", compute="float32")
 GPU = Precision(device="cuda", weights="float32", compute="bfloat16")
@@ -26,7 +27,7 @@ def config(
     schedule: Schedule | None = None,
 ) -> Any:
     pytest.importorskip("trl")
-    spec = StageSpec.model_validate({"task_type": "sft", "training": training or {}})
+    spec = StageSpec.model_validate({"task_type": method.label.lower(), "training": training or {}})
     return config_for(
         method, spec, precision=precision, adapts=adapts, folder="somewhere", schedule=schedule or Schedule()
     )
@@ -61,6 +62,20 @@ def test_every_name_of_the_tables_is_one_of_trl_and_of_ours(method: Method) -> N
 def test_trl_s_own_arguments_pass_through() -> None:
     made = config(DPO, {"beta": 0.3, "loss_type": ["ipo"], "warmup_steps": 5})
     assert (made.beta, made.loss_type, made.warmup_steps) == (0.3, ["ipo"], 5)
+
+
+def test_stages_of_several_methods_share_one_training() -> None:
+    pytest.importorskip("trl")
+    shared = "  model: {source: {identifier: m}}\n  training: {beta: 0.3, packing: true, steps: 7}\n"
+    stages = "  stages:\n" + "".join(
+        f"  - {{name: {name}, taskType: {name}, data: {{url: d, split: s}}}}\n" for name in ("sft", "dpo")
+    )
+    sft, dpo = (
+        config_for(method, stage.spec, precision=CPU, adapts=False, folder="somewhere", schedule=Schedule())
+        for method, stage in zip((SFT, DPO), load(shared + stages).stages, strict=True)
+    )
+    assert (sft.max_steps, sft.packing, hasattr(sft, "beta")) == (7, True, False)
+    assert (dpo.max_steps, dpo.beta) == (7, 0.3)
 
 
 def test_extra_goes_to_the_config_unchecked_and_what_trl_does_not_know_is_an_error() -> None:

@@ -104,6 +104,7 @@ def test_key_that_does_nothing_today_is_a_warning(training: str) -> None:
         ("sft", "{ppo_epochs: 4}", "ppo"),
         ("dpo", "{kl_target: 4}", "ppo"),
         ("grpo", "{length_penalty: 0.1}", "ppo"),
+        ("dpo", "{entropy_coef: 0.1}", "ppo, grpo"),
         ("sft", "{beta: 0.1}", "dpo, grpo"),
         ("ppo", "{fsdp: full_shard}", "TRL's trainers"),
         ("ppo", "{use_cpu: true}", "TRL's trainers"),

@@ -85,7 +85,7 @@ GRPO = Method(
     label="GRPO",
     config="GRPOConfig",
     trainer="GRPOTrainer",
-    names=TRAINING,
+    names={**TRAINING, "entropy_coef": "entropy_coef"},
     generation_names={
         "max_tokens": "max_completion_length",
         "temperature": "temperature",

@@ -9,9 +9,10 @@ from mloc_tasks.errors import ExecutionError
 from mloc_tasks.executors.registry import missing_reason
 from mloc_tasks.executors.training.checkpoints import Schedule
 from mloc_tasks.executors.training.precision import Precision
-from mloc_tasks.executors.trl.arguments import DPO, OURS, REFUSED, SFT, Method, config_for
+from mloc_tasks.executors.trl.arguments import DPO, GRPO, OURS, REFUSED, REWARD, SFT, Method, config_for
 from mloc_tasks.spec import StageSpec
-from mloc_tasks.spec.model.training import Training
+from mloc_tasks.spec.model.training import SAME, Training
+from mloc_tasks.spec.training_arguments import arguments_of
 from tests.spec.reading import load
 
 CPU = Precision(device="cpu", weights="float32", compute="float32")
@@ -57,6 +58,19 @@ def test_every_name_of_the_tables_is_one_of_trl_and_of_ours(method: Method) -> N
     assert set(method.names.values()) <= theirs
     assert set(method.names) <= set(Training.model_fields)
     assert OURS | set(REFUSED) <= theirs | {"no_cuda"}
+
+
+@pytest.mark.parametrize("method", [SFT, DPO, REWARD, GRPO], ids=lambda method: method.label)
+def test_every_name_of_ours_that_the_method_has_an_argument_for_reaches_it(method: Method) -> None:
+    arguments = arguments_of(method.label.lower())
+    same = {**{name: name for name in Training.model_fields}, **SAME}
+    elsewhere = {ours for ours, theirs in same.items() if theirs in OURS or theirs in REFUSED}
+    meant = {ours: theirs for ours, theirs in same.items() if theirs in arguments and ours not in elsewhere}
+    assert method.names == meant
+
+
+def test_grpo_is_given_the_weight_of_the_entropy_bonus() -> None:
+    assert config(GRPO, {"entropy_coef": 0.01, "batch_size": 8}).entropy_coef == 0.01
 
 
 def test_trl_s_own_arguments_pass_through() -> None:

@@ -14,7 +14,7 @@ from mloc_tasks.executors.training import TrainingExecutor
 from mloc_tasks.executors.training.checkpoints import METRICS, Checkpoints, Schedule
 from mloc_tasks.executors.training.given import given_arguments
 from mloc_tasks.executors.training.loading import Trainee, checkpoint_to_continue, load_for_training
-from mloc_tasks.executors.training.lora import draw_weights, lora_errors
+from mloc_tasks.executors.training.lora import draw_weights, lora_errors, trained_in_float32
 from mloc_tasks.executors.training.memory import memory_advice
 from mloc_tasks.executors.training.metrics import METRICS_FILE, MetricsLog
 from mloc_tasks.executors.training.rank import is_first
@@ -126,6 +126,8 @@ class TrlExecutor(TrainingExecutor):
         self._tell_of_lost_rows(task, before=len(dataset), left=len(trainer.train_dataset))
         if trainee.lora is not None and task.spec.lora is not None and task.spec.lora.seed is not None:
             draw_weights(trainer.model, task.spec.lora.seed)
+        if trainee.adapts and trainee.precision.mixed and not trainer.is_deepspeed_enabled:  # which has its own copy
+            trained_in_float32(trainer.model)
         from transformers import PrinterCallback
 
         trainer.remove_callback(PrinterCallback)  # Metrics says it better

@@ -21,6 +21,7 @@ from mloc_tasks.models.limits import context_length_of
 
 if TYPE_CHECKING:
     from mloc_tasks.executors.base import Rows, Task, TrainingRow
+    from mloc_tasks.executors.training.precision import Precision
 
 NEW_TOKENS = 256  # of TRL
 
@@ -83,7 +84,10 @@ class GrpoExecutor(TrlExecutor):
         compared = config.beta != 0 and not trainee.adapts
         load = lambda: load_model(task.spec, trainee.files, trainee.precision)  # noqa: E731
         with grpo_reference(load) if compared else nullcontext():
-            return super()._trainer(task, trainee, config, dataset)
+            trainer = super()._trainer(task, trainee, config, dataset)
+        if trainee.adapts and trainee.precision.mixed:
+            _generate_in_mixed_formats(trainer.model, trainee.precision)
+        return trainer
 
 
 def unfit(document: Mapping[str, Any]) -> str | None:
@@ -103,6 +107,20 @@ def unfit(document: Mapping[str, Any]) -> str | None:
     processes = processes_of(document)
     groups = None if processes is None else groups_of(training, processes=processes)
     return None if groups is None else groups.problem()
+
+
+def _generate_in_mixed_formats(model: Any, precision: Precision) -> None:
+    """TRL has an adapter's model generate without autocast, which layers in float32 among others in 16 bits need."""
+    adapter = model.peft_config["default"]
+    if not adapter.modules_to_save and adapter.bias == "none":
+        return
+    generate = model.generate
+
+    def with_autocast(*inputs: Any, **more: Any) -> Any:
+        with precision.autocast():
+            return generate(*inputs, **more)
+
+    model.generate = with_autocast
 
 
 def _groups(task: Task) -> Groups:

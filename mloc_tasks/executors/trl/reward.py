@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from mloc_tasks.executors.scoring.text_model import HEADS
 from mloc_tasks.executors.training.given import given_arguments
@@ -36,10 +36,7 @@ class RewardExecutor(TrlExecutor):
         # A new head's weights are drawn while loading: by the seed, so that they are the same in every process.
         torch.manual_seed(_seed(task))
         with _new_head_expected():
-            trainee = load_for_training(task, auto_class=SCORER, num_labels=1)
-        if trainee.adapts and trainee.precision.mixed:
-            _keep_small_updates(trainee.model)
-        return trainee
+            return load_for_training(task, auto_class=SCORER, num_labels=1)
 
     def rows(self, inputs: Rows[TrainingRow], task: Task, trainee: Trainee) -> Iterable[TrainingRow]:
         form = row_format(
@@ -71,10 +68,3 @@ def _new_head_expected() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(is_news)
-
-
-def _keep_small_updates(model: Any) -> None:
-    """The head in float32: it is trained in full beside an adapter, whose model is in 16 bits."""
-    for name, module in model.named_modules():
-        if name.rpartition(".")[2] in HEADS:
-            module.float()

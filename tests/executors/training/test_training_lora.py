@@ -38,6 +38,16 @@ def test_trained_biases_and_modules_are_in_float32_and_compute_with_a_model_in_1
     assert all(each.grad is not None for each in weights.values() if each.requires_grad)
 
 
+def test_what_is_trained_is_converted_and_what_is_frozen_stays() -> None:
+    layers = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)).to(torch.bfloat16)
+    layers[0].weight.requires_grad_(False)
+    trained = layers[1].weight
+    trained_in_float32(layers)
+    formats = [parameter.dtype for parameter in layers.parameters()]
+    assert formats == [torch.bfloat16, torch.float32, torch.float32, torch.float32]
+    assert layers[1].weight is trained
+
+
 def test_a_model_of_which_nothing_in_16_bits_is_trained_stays_as_it_is() -> None:
     from peft import LoraConfig
 

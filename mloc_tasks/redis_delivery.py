@@ -5,6 +5,10 @@ between the message is nobody's: a worker that is killed there takes it along, a
 Here a script does both at once. A script cannot wait, so a worker that found no message waits for a token: whoever puts
 a message into a queue puts one into the queue's wake list too. Tokens only wake. Where one is lost, the next look, a
 second later (kombu's brpop_timeout), finds the message; one too many finds nothing.
+
+A message that a worker gives back lies at the head of its queue again, where it was: it has lost nothing, and whoever
+asks next gets it. The worker itself passes over it for a while and takes what lies behind it, or it would get the same
+message again before anybody else has heard of it.
 """
 
 from __future__ import annotations
@@ -24,11 +28,13 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 logger = logging.getLogger("mloc.worker")
 
 WAKE_MS = 10_000  # who is not woken by then is awake, and looks by itself
+PASS_OVER_SEC = 0.25  # how long a worker takes other messages than the one that it gave back
+LOOK_AGAIN_SEC = 0.1  # where all there is was passed over: no token tells when that is over
 
 # KEYS: the notes of deliveries and the times of these, as kombu keeps them; then pairs of a queue's list and its wake
-# list, first choice first. ARGV: the time. Gives the place of the list among the keys, the message, and its tag; no tag
-# where it could not be noted: then it is for the worker to complain about. The note comes first: where Redis is full,
-# nothing has happened.
+# list, first choice first. ARGV: the time; then the tags of messages to pass over. Looks at the first 64 messages of a
+# list at most. Gives the place of the list among the keys, the message, and its tag; no tag where it could not be
+# noted: then it is for the worker to complain about. The note comes first: where Redis is full, nothing has happened.
 TAKE = """
 local function note_of(message)
   local properties = cjson.decode(message).properties
@@ -36,18 +42,29 @@ local function note_of(message)
   assert(type(tag) == 'string')
   return tag, '[' .. message .. ',' .. cjson.encode(info.exchange) .. ',' .. cjson.encode(info.routing_key) .. ']'
 end
+local over, reach, passed = {}, #ARGV == 1 and 1 or 64, false
+for i = 2, #ARGV do
+  over[ARGV[i]] = true
+end
 for i = 3, #KEYS, 2 do
-  local message = redis.call('LINDEX', KEYS[i], -1)
-  if message then
+  local messages = redis.call('LRANGE', KEYS[i], -reach, -1)
+  for at = #messages, 1, -1 do
+    local message = messages[at]
     local readable, tag, note = pcall(note_of, message)
-    if readable then
-      redis.call('HSET', KEYS[1], tag, note)
-      redis.call('ZADD', KEYS[2], ARGV[1], tag)
+    if not readable or not over[tag] then
+      if readable then
+        redis.call('HSET', KEYS[1], tag, note)
+        redis.call('ZADD', KEYS[2], ARGV[1], tag)
+      end
+      redis.call('LREM', KEYS[i], -1, message)
+      redis.call('RPOP', KEYS[i + 1])
+      return {i, message, readable and tag or ''}
     end
-    redis.call('RPOP', KEYS[i])
-    redis.call('RPOP', KEYS[i + 1])
-    return {i, message, readable and tag or ''}
+    passed = true
   end
+end
+if passed then
+  return false
 end
 for i = 4, #KEYS, 2 do
   redis.call('DEL', KEYS[i])
@@ -61,12 +78,33 @@ class NotingQoS(QoS):
 
     noted = ""  # the delivery that is on its way to `append`
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._given_back: dict[str, float] = {}  # until when each is passed over
+
     def append(self, message: Any, delivery_tag: str) -> None:
         if self.noted == delivery_tag:
             self.noted = ""
             virtual.QoS.append(self, message, delivery_tag)
         else:
             super().append(message, delivery_tag)  # type: ignore[no-untyped-call]
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Drop the message, or give it back: to the head of its queue. kombu puts it behind all others."""
+        if not requeue:
+            super().reject(delivery_tag)  # type: ignore[no-untyped-call]
+            return
+        self._given_back[delivery_tag] = time.monotonic() + PASS_OVER_SEC
+        self.restore_by_tag(delivery_tag)  # type: ignore[no-untyped-call]
+        virtual.QoS.ack(self, delivery_tag)
+
+    def passed_over(self) -> list[str]:
+        """Tags of the messages that were given back just now. From the thread that asks for messages."""
+        now = time.monotonic()
+        for tag, until in list(self._given_back.items()):
+            if until <= now:
+                del self._given_back[tag]
+        return list(self._given_back)
 
 
 class NotingChannel:
@@ -77,6 +115,7 @@ class NotingChannel:
 
     _unnoted: frozenset[str] = frozenset()  # queues whose messages nobody acknowledges
     _taking_from: tuple[str, ...] = ()  # the queues of TAKE's pairs, while it is on its way
+    _passing_over = False  # what is on its way may leave messages where they are
     _waiting = False  # for a token
     _brpop_sent_at: Any = None
 
@@ -97,7 +136,9 @@ class NotingChannel:
         for queue, messages in pairs:
             keys += [messages, self._wake_list(queue)]
         self._taking_from = tuple(queue for queue, _ in pairs)
-        self._ask("EVAL", TAKE, len(keys), *(self.global_keyprefix + key for key in keys), time.time())
+        over = self.qos.passed_over()
+        self._passing_over = bool(over)
+        self._ask("EVAL", TAKE, len(keys), *(self.global_keyprefix + key for key in keys), time.time(), *over)
 
     def _brpop_read(self: Any, **options: Any) -> bool:
         if self._waiting:
@@ -114,10 +155,13 @@ class NotingChannel:
             if not isinstance(error, OutOfMemoryError) and "OOM" not in str(error):  # Redis 6 says it in the text
                 raise
             logger.warning("no message is taken while Redis is full: %s", error)
-            self._wait_for_token([""])  # which nobody sends: a pause
+            self._pause(self.brpop_timeout or 1)
             raise Empty from error
         if found is None:
-            self._wait_for_token(dict.fromkeys(queues))
+            if self._passing_over:  # a token may be meant for somebody who would take what was passed over here
+                self._pause(LOOK_AGAIN_SEC)
+            else:
+                self._wait_for_token(dict.fromkeys(queues), self.brpop_timeout or 1)
             raise Empty
         if time.monotonic() - asked > self.visibility_timeout / 2:
             raise Empty  # this worker has slept: by now it may be somebody else's, and if not, it will be
@@ -136,12 +180,15 @@ class NotingChannel:
         finally:
             self.qos.noted = ""
 
-    def _wait_for_token(self: Any, queues: Iterable[str]) -> None:
+    def _pause(self: Any, seconds: float) -> None:
+        self._wait_for_token([""], seconds)  # which nobody sends
+
+    def _wait_for_token(self: Any, queues: Iterable[str], seconds: float) -> None:
         if self._closing or self.client.connection._sock is None:
             return
         wakes = (self.global_keyprefix + self._wake_list(queue) for queue in queues)
         self._waiting = True
-        self._ask("BLPOP", *wakes, self.brpop_timeout or 1)
+        self._ask("BLPOP", *wakes, seconds)
 
     def _ask(self: Any, *command: Any) -> None:
         self._in_poll = self.client.connection

@@ -14,6 +14,7 @@ from kombu.simple import SimpleQueue
 from mloc_tasks.broker import install_transports
 from mloc_tasks.configuration import celery_settings, sending_app
 from mloc_tasks.ledger.connection import Client, connect
+from mloc_tasks.redis_delivery import PASS_OVER_SEC
 from mloc_tasks.settings import get_settings
 from scheduler.embedded import PrivateValkey
 
@@ -74,15 +75,36 @@ def test_a_message_that_its_worker_never_read_is_noted_and_comes_again(
     assert not client.exists(f"{prefix}unacked", f"{prefix}unacked_index")
 
 
-def test_messages_come_by_priority_and_given_back_ones_after_their_equals(connection: Connection) -> None:
+def test_messages_come_by_priority_and_then_as_they_were_sent(connection: Connection) -> None:
     with connection.SimpleQueue("work") as queue:
         for word, priority in (("late", 9), ("first", 3), ("second", 3)):
             queue.put(word, priority=priority)
-        first = queue.get(timeout=WAIT_SEC)
-        assert first.payload == "first"
-        first.requeue()
-        words = [queue.get(timeout=WAIT_SEC).payload for _ in range(3)]
-    assert words == ["second", "first", "late"]
+        assert [queue.get(timeout=WAIT_SEC).payload for _ in range(3)] == ["first", "second", "late"]
+
+
+def test_a_given_back_message_is_the_next_for_others_and_passed_over_for_a_while_by_who_gave_it_back(
+    connection: Connection,
+) -> None:
+    with connection.SimpleQueue("work") as queue, connection.clone() as other, other.SimpleQueue("work") as others:
+        for word in ("one", "two", "three", "four"):
+            queue.put(word)
+        queue.get(timeout=WAIT_SEC).requeue()
+        assert queue.get(timeout=WAIT_SEC).payload == "two"
+        assert others.get(timeout=WAIT_SEC).payload == "one"
+        queue.get(timeout=WAIT_SEC).requeue()
+        assert [queue.get(timeout=WAIT_SEC).payload for _ in range(2)] == ["four", "three"]
+
+
+def test_who_passes_over_a_message_leaves_its_token_to_others_and_takes_it_in_the_end(
+    connection: Connection, client: Client, prefix: str
+) -> None:
+    with connection.SimpleQueue("work") as queue:
+        queue.put("one")
+        queue.get(timeout=WAIT_SEC).requeue()
+        with pytest.raises(Empty):
+            queue.get(timeout=PASS_OVER_SEC / 4)
+        assert client.exists(f"{prefix}work\x06\x16wake")
+        assert queue.get(timeout=WAIT_SEC).payload == "one"
 
 
 @pytest.mark.parametrize("how", ["sent", "batch", "restored"])

@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 
-from mloc_tasks import intake
+from mloc_tasks import intake, warmth
 from mloc_tasks.attempt import Attempt
 from mloc_tasks.errors import AttemptCancelledError, AttemptTimeoutError, BrokerError, StaleAttemptError
 from mloc_tasks.executors.base import Executor, InputSlice
@@ -25,7 +25,7 @@ from mloc_tasks.host.pool import HostKey, HostPool
 from mloc_tasks.ledger.connection import Client
 from mloc_tasks.ledger.keys import Keys
 from mloc_tasks.settings import get_settings
-from mloc_tasks.warmth import publish, wait_for_warm, warm_key, withdraw
+from mloc_tasks.warmth import warm_key
 from mloc_tasks.worker.registry import forget_models, note_model
 from mloc_tasks.workplace import Workplace, get_workplace
 
@@ -105,14 +105,22 @@ def run_hosted(
 def leave_to_warm(place: Workplace, run_id: str, stage: str, *, task_id: str, worker: str) -> bool:
     """Whether to put a shard's message back for a worker that holds its model; see `mloc_tasks.warmth`."""
     most_sec = place.settings.warm_wait_sec
+    if not most_sec:
+        return False
     try:
-        key = warm_key(place.ledger.stage_job(run_id, stage).document) if most_sec else None
+        job = place.ledger.stage_job(run_id, stage)
     except LookupError:
         return False
-    if key is None or _models.holds(key):
+    key = warm_key(job.document)
+    if key is None:
         return False
     client, keys = place.ledger.client, place.ledger.keys
-    return wait_for_warm(client, keys, worker=worker, key=key, task_id=task_id, most_sec=most_sec)
+    left = not _models.holds(key) and warmth.leave(
+        client, keys, worker=worker, key=key, queue=job.queue, task_id=task_id, most_sec=most_sec
+    )
+    if not left:
+        warmth.take(client, keys, key, task_id)
+    return left
 
 
 class Watch:
@@ -191,7 +199,7 @@ class _Models:
         try:
             note_model(client, keys, worker, holder=self._holder(pid), model=model, ttl_sec=MODEL_SHOWN_SEC)
             if key is not None:
-                publish(client, keys, worker, key)
+                warmth.publish(client, keys, worker, key)
         except redis.exceptions.RedisError as error:  # the result is there, and counts
             logger.warning("that this worker holds %s is not shown: %s", model, error)
 
@@ -205,7 +213,7 @@ class _Models:
         for pid, shown in gone.items():
             forget_models(client, keys, shown.worker, holder=self._holder(pid))
             if shown.warm_key is not None and not self.holds(shown.warm_key):
-                withdraw(client, keys, shown.worker, shown.warm_key)
+                warmth.withdraw(client, keys, shown.worker, shown.warm_key)
 
     def _holder(self, pid: int) -> str:
         return f"{os.getpid()}/{pid}"

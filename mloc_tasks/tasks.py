@@ -64,7 +64,8 @@ class ShardTask(Task):  # type: ignore[misc]  # celery ships no types
         with contextlib.suppress(redis.exceptions.RedisError, BrokerError):  # the attempt waits for Redis
             if not leave_to_warm(get_workplace(), run_id, stage, task_id=self.request.id, worker=worker):
                 return
-            time.sleep(PAUSE_SEC)
+            if is_amqp(self.app):
+                time.sleep(PAUSE_SEC)
             raise Reject("left to a worker that holds its model", requeue=True)
 
     def _attempt_once_redis_answers(self, run_id: str, stage: str, shard: str, work: Work) -> Outcome:

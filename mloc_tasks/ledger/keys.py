@@ -50,9 +50,9 @@ class Keys:
         """Set of the workers that hold the model of that key; see `mloc_tasks.warmth`."""
         return f"{self.prefix}warm:{key}"
 
-    def passed_on(self, task_id: str) -> str:
-        """Since when a message has been passed on to workers that hold its model."""
-        return f"{self.prefix}passed-on:{task_id}"
+    def left(self, key: str) -> str:
+        """Sorted set of the messages that are left to who holds the model of that key, by when they first were."""
+        return f"{self.prefix}left:{key}"
 
     def lease(self, worker_id: str) -> str:
         """Exists while a worker renews it: as long as it does, nobody else may take its shards."""

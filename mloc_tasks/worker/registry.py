@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from mloc_tasks.ledger.connection import Client
@@ -65,7 +65,11 @@ def unregister(client: Client, keys: Keys, worker_id: str) -> None:
 
 def live_workers(client: Client, keys: Keys) -> list[WorkerInfo]:
     """The workers that live, by id."""
-    ids = sorted(client.smembers(keys.workers))
+    return described(client, keys, sorted(client.smembers(keys.workers)))
+
+
+def described(client: Client, keys: Keys, ids: Sequence[str]) -> list[WorkerInfo]:
+    """Those of the workers that live."""
     if not ids:
         return []
     with client.pipeline(transaction=False) as pipe:

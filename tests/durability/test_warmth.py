@@ -13,7 +13,7 @@ from mloc_tasks.worker.registry import WorkerInfo, register
 from mloc_tasks.workplace import get_workplace
 from scheduler import Run, submit_yaml
 from scheduler.embedded import PrivateValkey
-from tests.durability.conftest import StartWorker, document
+from tests.durability.conftest import ON_BOTH_BROKERS, StartWorker, document
 from tests.durability.test_recovery import WAIT_SEC, kill_worker, wait_for_attempt
 
 
@@ -32,6 +32,7 @@ def served_by(run: Run) -> str:
     return str(begun.data["worker"])
 
 
+@ON_BOTH_BROKERS
 def test_later_runs_of_a_model_go_to_the_worker_that_holds_it(start_worker: StartWorker) -> None:
     start_worker("one")
     start_worker("two")
@@ -44,6 +45,7 @@ def test_later_runs_of_a_model_go_to_the_worker_that_holds_it(start_worker: Star
     assert [run.result()["done"] for run in later] == list(range(2, 10))
 
 
+@ON_BOTH_BROKERS
 def test_a_shard_does_not_wait_for_a_busy_holder(start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLOC_WARM_WAIT_SEC", "0.5")
     start_worker("one")

@@ -1,5 +1,8 @@
 """Which workers hold which models, so that a shard goes to one that need not load its model first.
 
+A stage's queue is chosen when its run is submitted; where several fit it equally and wait equally, it is one whose
+workers hold the model then (`scheduler.routing`). The rest is decided when a worker takes a shard.
+
 A worker that takes a shard whose model it would have to load, while another live one that serves its queue holds it,
 leaves it to that one: it gives the message back, to the head of its queue, and for a moment passes over it itself (see
 `mloc_tasks.redis_delivery`). So whoever holds the model gets it next, and nothing that waits behind it waits for it.
@@ -17,7 +20,7 @@ moment before it gives one back.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mloc_tasks.executors.registry import executor_class
@@ -57,6 +60,14 @@ def publish(client: Client, keys: Keys, worker: str, key: str) -> None:
 def withdraw(client: Client, keys: Keys, worker: str, key: str) -> None:
     """Say that none does any more."""
     client.srem(keys.warm(key), worker)
+
+
+def holders_of(client: Client, keys: Keys, models: Collection[str]) -> dict[str, set[str]]:
+    """For each model's key, the workers that hold it; some may have died."""
+    with client.pipeline(transaction=False) as pipe:
+        for key in models:
+            pipe.smembers(keys.warm(key))
+        return dict(zip(models, pipe.execute(), strict=True))
 
 
 def leave(client: Client, keys: Keys, *, worker: str, key: str, queue: str, task_id: str, most_sec: float) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mloc_tasks.capabilities import Requirement, looseness, shortfalls
@@ -12,10 +12,12 @@ from mloc_tasks.queues import Queue
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """The live state of the queues: shards that can run at once, and messages that wait."""
+    """The live state of the queues: shards that can run at once, messages that wait, and by stage, those queues whose
+    workers hold its model."""
 
     consumers: Mapping[str, int] = field(default_factory=dict)
     backlog: Mapping[str, int] = field(default_factory=dict)
+    warm: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def wait(self, queue: str) -> tuple[int, float]:
         """Sorts queues by how soon a message is taken: live ones first, then by backlog per consumer."""
@@ -27,7 +29,8 @@ NO_LOAD = Load()
 
 
 def route(need: Requirement, queues: Iterable[Queue], *, load: Load = NO_LOAD, stage: str = "") -> Queue:
-    """The tightest queue that satisfies `need`; among equals the one of higher priority, then the one that waits least.
+    """The tightest queue that satisfies `need`; among equals the one of higher priority, then the one that waits least,
+    then one whose workers hold the stage's model.
 
     Raises `RoutingError` that lists for each queue what it lacks.
     """
@@ -39,4 +42,13 @@ def route(need: Requirement, queues: Iterable[Queue], *, load: Load = NO_LOAD, s
             f"no queue satisfies stage {stage or need.task_type!r}:\n" + "\n".join(lines),
             hint="change spec.resources, or declare a queue for such workers in the queues file (MLOC_QUEUES_FILE)",
         )
-    return min(fitting, key=lambda queue: (looseness(need, queue.offers), -queue.priority, load.wait(queue.name)))
+    warm = load.warm.get(stage, ())
+    return min(
+        fitting,
+        key=lambda queue: (
+            looseness(need, queue.offers),
+            -queue.priority,
+            load.wait(queue.name),
+            queue.name not in warm,
+        ),
+    )

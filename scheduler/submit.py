@@ -6,6 +6,7 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mloc_tasks.ledger import Failure, Ledger, NewRun, NewStage
 from mloc_tasks.queues import load_queues
 from mloc_tasks.settings import Settings, get_settings
 from mloc_tasks.spec import Workflow, load_workflow
+from mloc_tasks.warmth import holders_of, warm_key
 from mloc_tasks.worker.registry import consumers, live_workers
 from scheduler.backlog import backlogs, rabbitmq_backlogs
 from scheduler.canvas import build_canvas
@@ -87,6 +89,8 @@ def submit(workflow: Workflow, *, text: str, ledger: Ledger, settings: Settings)
     """Record a checked workflow as a new run and send its messages."""
     queues = load_queues(settings.queues_file)
     load = current_load(ledger, tuple(queue.name for queue in queues), settings)
+    if settings.warm_wait_sec:
+        load = replace(load, warm=warm_queues(ledger, workflow))
     plan = make_plan(workflow, queues, load)
     run = _new_run(str(uuid.uuid4()), workflow, plan, text)
     ledger.create(run)
@@ -109,6 +113,19 @@ def current_load(ledger: Ledger, queues: tuple[str, ...], settings: Settings | N
     else:
         backlog = backlogs(ledger.client, ledger.keys.prefix, queues)
     return Load(consumers=consumers(live_workers(ledger.client, ledger.keys)), backlog=backlog)
+
+
+def warm_queues(ledger: Ledger, workflow: Workflow) -> dict[str, frozenset[str]]:
+    """For each stage, the queues of the live workers that hold its model now."""
+    holding = [worker for worker in live_workers(ledger.client, ledger.keys) if worker.models]
+    if not holding:
+        return {}
+    models = {stage.name: key for stage in workflow.stages if (key := warm_key(stage.document)) is not None}
+    holders = holders_of(ledger.client, ledger.keys, frozenset(models.values()))
+    return {
+        stage: frozenset(queue for worker in holding if worker.id in holders[key] for queue in worker.queues)
+        for stage, key in models.items()
+    }
 
 
 def _new_run(run_id: str, workflow: Workflow, plan: Plan, text: str) -> NewRun:

@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 
 from mloc_tasks import warmth
+from mloc_tasks.executors.registry import plugin_task_types
 from mloc_tasks.ledger import Ledger, State
+from mloc_tasks.spec import load_workflow
 from mloc_tasks.warmth import warm_key
 from mloc_tasks.worker.registry import WorkerInfo, register
 from mloc_tasks.workplace import get_workplace
 from scheduler import Run, submit_yaml
 from scheduler.embedded import PrivateValkey
+from scheduler.submit import warm_queues
 from tests.durability.conftest import ON_BOTH_BROKERS, StartWorker, document
 from tests.durability.test_recovery import WAIT_SEC, kill_worker, wait_for_attempt
 
@@ -97,6 +100,18 @@ def test_a_stage_whose_arguments_are_refused_has_no_warm_key_and_is_left_to_its_
     assert warm_key({"task_type": "inference", "model": model}) is not None
     twice = {**model, "vllm": {"maxModelLen": 3, "max_model_len": 4}}
     assert warm_key({"task_type": "inference", "model": twice}) is None
+
+
+def test_a_run_is_sent_to_the_queue_whose_live_workers_hold_its_model(start_worker: StartWorker) -> None:
+    worker = start_worker("one")
+    workflow, other = (load_workflow(spec(weights=name), plugin_task_types=plugin_task_types()) for name in "ab")
+    ledger = Ledger.connect()
+    assert warm_queues(ledger, workflow) == {}
+    served_by(submit_yaml(spec()))
+    assert warm_queues(ledger, workflow) == {"warm": {"cpu"}}
+    assert warm_queues(ledger, other) == {"warm": set()}
+    worker.stop()
+    assert warm_queues(ledger, workflow) == {}
 
 
 class Workers:

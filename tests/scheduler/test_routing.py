@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,15 @@ def test_among_equals_the_live_one_with_the_shortest_backlog_per_consumer_wins()
     queues = (_queue("dead"), _queue("busy"), _queue("free"))
     load = Load(consumers={"busy": 1, "free": 4}, backlog={"busy": 3, "free": 8})
     assert route(Requirement(task_type="x"), queues, load=load).name == "free"
+
+
+def test_where_all_else_is_equal_a_queue_whose_workers_hold_the_stages_model_wins() -> None:
+    queues = (_queue("cold"), _queue("warm"))
+    load = Load(consumers={"cold": 1, "warm": 1}, warm={"answer": {"warm"}})
+    need = Requirement(task_type="x")
+    assert route(need, queues, load=load, stage="answer").name == "warm"
+    assert route(need, queues, load=load, stage="another").name == "cold"
+    assert route(need, queues, load=replace(load, backlog={"warm": 1}), stage="answer").name == "cold"
 
 
 def test_a_higher_priority_wins_among_equals() -> None:

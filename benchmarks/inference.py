@@ -28,7 +28,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import psutil
 from stack import Stack
 
 from mloc_tasks.executors.vllm.environment import computes_half_precision
@@ -116,6 +115,7 @@ def measure_bare(prompts: int, tokens: int) -> dict[str, float]:
 async def bare(prompts: list[str], tokens: int) -> None:
     """Print the tokens per second of an engine that is called without MLOC."""
     from mloc_tasks.executors.vllm.environment import cpu_defaults, prepare
+    from mloc_tasks.main_memory import main_memory
     from mloc_tasks.models import resolve
     from mloc_tasks.settings import get_settings
 
@@ -126,9 +126,7 @@ async def bare(prompts: list[str], tokens: int) -> None:
 
     cache_dir = get_settings().cache_dir.expanduser()
     files = resolve(kind="package", identifier=MODEL, cache_dir=cache_dir, log=lambda *_, **__: None)
-    defaults = cpu_defaults(
-        ENGINE, available=psutil.virtual_memory().available, half_precision=computes_half_precision()
-    )
+    defaults = cpu_defaults(ENGINE, available=main_memory().free, half_precision=computes_half_precision())
     engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=str(files.location), **{**defaults, **ENGINE}))
     tokenizer: Any = engine.get_tokenizer()
 

@@ -18,9 +18,9 @@ from typing import Self
 
 import psutil
 
+from mloc_tasks.cpus import usable_cpus
 from mloc_tasks.errors import ConfigError, MlocError
 from mloc_tasks.settings import reset_settings
-from mloc_tasks.worker.hardware import usable_cpus
 
 SERVER_START_SEC = 10.0
 STOP_GRACE_SEC = 3.0
@@ -92,7 +92,7 @@ class LocalWorker:
         self._app = app
         self._log = log
         self._options = tuple(options)
-        self._children = concurrency or max(1, min(MOST_CHILDREN, usable_cpus()))
+        self._children = concurrency or max(1, min(MOST_CHILDREN, len(usable_cpus())))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -107,7 +107,7 @@ class LocalWorker:
 
     def start(self) -> None:
         """Start it with this process's environment; it takes messages a second or two later."""
-        threads = max(1, usable_cpus() // self._children)
+        threads = max(1, len(usable_cpus()) // self._children)
         # Children that share the processors must not spin for each other's.
         defaults = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
         command = [

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 
-import psutil
-
 from mloc_tasks.capabilities import Capabilities, Gpus
+from mloc_tasks.cpus import usable_cpus
 from mloc_tasks.gpus import gpu_handles, gpu_name
+from mloc_tasks.main_memory import main_memory
 
 
 @lru_cache(maxsize=1)
 def probe() -> Capabilities:
-    """CPUs this process may use, memory in bytes, and GPUs by NVML (none where there is no NVIDIA driver)."""
-    return Capabilities(cpu=float(usable_cpus()), memory=psutil.virtual_memory().total, gpus=_probe_gpus())
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may run on; fewer than the machine has under taskset or in a container."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPUs and bytes of memory that this process may use, and GPUs by NVML (none where there is no NVIDIA driver)."""
+    return Capabilities(cpu=float(len(usable_cpus())), memory=main_memory().total, gpus=_probe_gpus())
 
 
 def _probe_gpus() -> Gpus | None:

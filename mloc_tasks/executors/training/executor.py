@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mloc_tasks.cpus import usable_cpus
 from mloc_tasks.errors import ConfigError
 from mloc_tasks.executors.base import Executor, Task
 from mloc_tasks.executors.training.curves import draw_curves
-from mloc_tasks.executors.training.launch import asks_for, launch_of, unsupported, usable_cpus, visible_gpus
+from mloc_tasks.executors.training.launch import asks_for, launch_of, unsupported, visible_gpus
 from mloc_tasks.executors.training.processes import run_processes
 from mloc_tasks.executors.training.surroundings import settle_alone
 from mloc_tasks.host.interpreters import variable
@@ -41,7 +42,7 @@ class TrainingExecutor(Executor):
 
     def run(self, task: Task, out_dir: Path) -> dict[str, Any]:
         self._check_installed()
-        launch = launch_of(task.spec, gpus=visible_gpus(), cpus=usable_cpus())
+        launch = launch_of(task.spec, gpus=visible_gpus(), cpus=len(usable_cpus()))
         if not launch.gpus and asks_for(task.spec, "fsdp"):
             task.report.log("training.fsdp: without GPUs every process holds the whole model", level="warning")
         if launch.grouped:

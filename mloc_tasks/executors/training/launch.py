@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -113,11 +112,6 @@ def visible_gpus() -> tuple[str, ...]:
     import torch
 
     return tuple(str(number) for number in range(torch.cuda.device_count()))
-
-
-def usable_cpus() -> int:
-    """How many CPUs this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _chosen(wanted: str | tuple[int, ...] | None, gpus: Sequence[str]) -> tuple[str, ...]:

@@ -15,10 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mloc_tasks.cpus import usable_cpus
 from mloc_tasks.executors.base import Reporter, Task
 from mloc_tasks.executors.training.child import Order
 from mloc_tasks.executors.training.failure import Failure
-from mloc_tasks.executors.training.launch import Launch, usable_cpus
+from mloc_tasks.executors.training.launch import Launch
 from mloc_tasks.executors.training.process import Events, TrainingProcess
 from mloc_tasks.executors.training.rank import Place
 from mloc_tasks.executors.training.surroundings import LOOPBACK, environment_of
@@ -45,7 +46,7 @@ def run_processes(target: str, task: Task, out_dir: Path, launch: Launch) -> dic
                 order = Order.of(
                     task, target=target, out_dir=out_dir, place=place, port=port, on_gpus=bool(launch.gpus)
                 )
-                env = environment_of(place, launch, port=port, cpus=usable_cpus(), path=sys.path)
+                env = environment_of(place, launch, port=port, cpus=len(usable_cpus()), path=sys.path)
                 started.append(TrainingProcess(order, env, events, listening=meeting if rank == 0 else None))
         result = _result(started, events, task.report)
         for process in started:

@@ -104,6 +104,7 @@ def _on_this_machine(attempt: Attempt, stage: Prepared) -> AbstractContextManage
         ),
         open_url=open_input,
         log=attempt.report.log,
+        fetching=partial(intake.place, (attempt.job.run_id, attempt.job.stage, attempt.record.shard)),
         max_bytes=int(settings.model_cache_gib * 2**30),
     )
 

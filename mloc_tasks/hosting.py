@@ -93,9 +93,11 @@ def run_hosted(
                 "failed_before": failed_before,
             },
         }
+        name = (job.run_id, job.stage, attempt.record.shard)
+        intake.wait(name)
         with hosts().host(type(executor), key, room=room, look=look) as held:
             watch.start()
-            intake.place((job.run_id, job.stage, attempt.record.shard))
+            intake.place(name)
             result = held.process.run(task, attempt.report, look, grace_sec=place.settings.cancel_grace_sec)
             if executor.keeps_model and executor.reusable and isinstance(result.get("model"), str):
                 _models.show(attempt.record.worker, held.process.pid, result["model"], warm_key(job.document))

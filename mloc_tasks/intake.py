@@ -11,9 +11,14 @@ _listeners: list[Callable[[], None]] = []
 
 
 def place(shard: ShardName) -> None:
-    """The shard has its place."""
+    """The shard has its place, or works to get one: a model is being fetched for it."""
     _placed.add(shard)
     _tell()
+
+
+def wait(shard: ShardName) -> None:
+    """The shard has no place any more: it waits for one."""
+    _placed.discard(shard)
 
 
 def leave(shard: ShardName) -> None:

@@ -32,26 +32,31 @@ PASS_OVER_SEC = 0.25  # how long a worker takes other messages than the one that
 LOOK_AGAIN_SEC = 0.1  # where all there is was passed over: no token tells when that is over
 
 # KEYS: the notes of deliveries and the times of these, as kombu keeps them; then pairs of a queue's list and its wake
-# list, first choice first. ARGV: the time; then the tags of messages to pass over. Looks at the first 64 messages of a
-# list at most. Gives the place of the list among the keys, the message, and its tag; no tag where it could not be
-# noted: then it is for the worker to complain about. The note comes first: where Redis is full, nothing has happened.
+# list, first choice first. ARGV: the time; the name of a task to pass over except where a message says that it is light
+# (`signatures.LIGHT`), or ''; then the tags of messages to pass over. Looks at 64 messages of a list at most. Gives the
+# place of the list among the keys, the message, and its tag; no tag where it could not be noted: then it is for the
+# worker to complain about. The note comes first: where Redis is full, nothing has happened.
 TAKE = """
-local function note_of(message)
-  local properties = cjson.decode(message).properties
-  local tag, info = properties.delivery_tag, properties.delivery_info
-  assert(type(tag) == 'string')
-  return tag, '[' .. message .. ',' .. cjson.encode(info.exchange) .. ',' .. cjson.encode(info.routing_key) .. ']'
-end
-local over, reach, passed = {}, #ARGV == 1 and 1 or 64, false
-for i = 2, #ARGV do
+local over, task, passed = {}, ARGV[2], false
+for i = 3, #ARGV do
   over[ARGV[i]] = true
+end
+local reach = (task == '' and #ARGV == 2) and 1 or 64
+local function note_of(message)
+  local decoded = cjson.decode(message)
+  local tag, info = decoded.properties.delivery_tag, decoded.properties.delivery_info
+  assert(type(tag) == 'string')
+  local headers = task ~= '' and type(decoded.headers) == 'table' and decoded.headers or {}
+  local pass = over[tag] or (headers.task == task and not headers.mloc_light)
+  local route = cjson.encode(info.exchange) .. ',' .. cjson.encode(info.routing_key)
+  return tag, '[' .. message .. ',' .. route .. ']', pass
 end
 for i = 3, #KEYS, 2 do
   local messages = redis.call('LRANGE', KEYS[i], -reach, -1)
   for at = #messages, 1, -1 do
     local message = messages[at]
-    local readable, tag, note = pcall(note_of, message)
-    if not readable or not over[tag] then
+    local readable, tag, note, pass = pcall(note_of, message)
+    if not (readable and pass) then
       if readable then
         redis.call('HSET', KEYS[1], tag, note)
         redis.call('ZADD', KEYS[2], ARGV[1], tag)
@@ -113,6 +118,7 @@ class NotingChannel:
     While `_in_poll`, one command is on its way: `TAKE`, and where that found nothing, `BLPOP` on the wake lists.
     """
 
+    task_to_pass_over: Callable[[], str] = staticmethod(lambda: "")  # its messages are left to others, but light ones
     _unnoted: frozenset[str] = frozenset()  # queues whose messages nobody acknowledges
     _taking_from: tuple[str, ...] = ()  # the queues of TAKE's pairs, while it is on its way
     _passing_over = False  # what is on its way may leave messages where they are
@@ -136,8 +142,8 @@ class NotingChannel:
         for queue, messages in pairs:
             keys += [messages, self._wake_list(queue)]
         self._taking_from = tuple(queue for queue, _ in pairs)
-        over = self.qos.passed_over()
-        self._passing_over = bool(over)
+        over = (self.task_to_pass_over(), *self.qos.passed_over())
+        self._passing_over = any(over)
         self._ask("EVAL", TAKE, len(keys), *(self.global_keyprefix + key for key in keys), time.time(), *over)
 
     def _brpop_read(self: Any, **options: Any) -> bool:

@@ -15,6 +15,8 @@ GATHER = "mloc.gather"
 JOIN = "mloc.join"
 FINISH = "mloc.finish"
 
+LIGHT = "mloc_light"  # header of a shard that passes those which wait for a host; see redis_delivery.py
+
 FIRST = 9  # priority of what ends a stage or a run: it is short, and others wait for it
 
 
@@ -34,10 +36,13 @@ def _signature(app: Celery, name: str, args: tuple[Any, ...], *, queue: str, pri
     )
 
 
-def shard(app: Celery, run_id: str, stage: str, number: int, *, of: int, queue: str, priority: int) -> Signature:
-    """One shard of a stage; an unsharded stage is shard 0 of 1."""
+def shard(
+    app: Celery, run_id: str, stage: str, number: int, *, of: int, queue: str, priority: int, light: bool = False
+) -> Signature:
+    """One shard of a stage; an unsharded stage is shard 0 of 1. A light one needs no host."""
     shown = f"{run_id}/{stage}[{number}/{of}]"
-    return _signature(app, SHARD, (run_id, stage, number), queue=queue, priority=priority, shown=shown)
+    signature = _signature(app, SHARD, (run_id, stage, number), queue=queue, priority=priority, shown=shown)
+    return signature.set(headers={LIGHT: True}) if light else signature
 
 
 def scatter(app: Celery, run_id: str, stage: str, *, queue: str, priority: int) -> Signature:
@@ -46,10 +51,20 @@ def scatter(app: Celery, run_id: str, stage: str, *, queue: str, priority: int) 
 
 
 def shards_and_gather(
-    app: Celery, run_id: str, stage: str, *, numbers: Sequence[int], of: int, queue: str, priority: int
+    app: Celery,
+    run_id: str,
+    stage: str,
+    *,
+    numbers: Sequence[int],
+    of: int,
+    queue: str,
+    priority: int,
+    light: bool = False,
 ) -> Signature:
     """What a scatter becomes: the shards `numbers` of all `of`, then the gather that merges all."""
-    parts = [shard(app, run_id, stage, number, of=of, queue=queue, priority=priority) for number in numbers]
+    parts = [
+        shard(app, run_id, stage, number, of=of, queue=queue, priority=priority, light=light) for number in numbers
+    ]
     shown = f"{run_id}/{stage}[{of}]"
     gather = _signature(app, GATHER, (run_id, stage), queue=queue, priority=FIRST, shown=shown)
     return chord(parts, gather, app=app) if parts else gather

@@ -17,6 +17,7 @@ from mloc_tasks.app import app
 from mloc_tasks.attempt import Outcome, Verdict, Work, run_attempt
 from mloc_tasks.configuration import is_amqp
 from mloc_tasks.errors import BrokerError, MlocError
+from mloc_tasks.executors.registry import is_light
 from mloc_tasks.ledger import GATHER, SCATTER
 from mloc_tasks.rabbitmq import SHORTEST_DELAY_SEC
 from mloc_tasks.settings import get_settings
@@ -135,7 +136,14 @@ def scatter(self: ShardTask, run_id: str, stage: str) -> Any:
     numbers = ledger.open_shard_numbers(run_id, stage) if outcome.repeated else range(shards)
     return self.replace(
         signatures.shards_and_gather(
-            app, run_id, stage, numbers=numbers, of=shards, queue=job.queue, priority=job.priority
+            app,
+            run_id,
+            stage,
+            numbers=numbers,
+            of=shards,
+            queue=job.queue,
+            priority=job.priority,
+            light=is_light(job.document["task_type"]),
         )
     )
 

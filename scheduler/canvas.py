@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from celery import Celery, Signature, chain, chord
 
 from mloc_tasks import signatures
+from mloc_tasks.executors.registry import is_light
 from scheduler.parts import Leaf, Parallel, Part, Series
 from scheduler.plan import Plan, PlannedStage
 
@@ -48,7 +49,14 @@ class _Builder:
         if stage.scattered:
             return signatures.scatter(self._app, self._run_id, stage.name, queue=stage.queue, priority=stage.priority)
         return signatures.shard(
-            self._app, self._run_id, stage.name, 0, of=1, queue=stage.queue, priority=stage.priority
+            self._app,
+            self._run_id,
+            stage.name,
+            0,
+            of=1,
+            queue=stage.queue,
+            priority=stage.priority,
+            light=is_light(stage.task_type),
         )
 
     def _join(self, part: Part) -> Signature:

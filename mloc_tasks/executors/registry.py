@@ -117,6 +117,11 @@ def plugin_task_types() -> frozenset[str]:
     return frozenset(name for name in _scan(tuple(sys.path)) if name not in BUILT_IN)
 
 
+def is_light(task_type: str) -> bool:
+    """Whether every stage of the type takes milliseconds, as far as it is known without importing a plugin."""
+    return task_type in BUILT_IN and executor_class(task_type).light
+
+
 def missing_reason(task_type: str, document: Mapping[str, Any]) -> str | None:
     """Why a stage cannot run, or None when it can, here or on a worker that has what is not installed here.
 

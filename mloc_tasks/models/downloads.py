@@ -47,12 +47,16 @@ class Downloads:
         max_bytes: entries that nobody uses are removed, the least recently used first, where all together have more.
             What is in use stays, so the cache is larger while stages at work need more at once.
         log: told what is fetched and removed.
+        fetching: called before something is fetched.
     """
 
-    def __init__(self, cache_dir: Path, *, max_bytes: int, log: Log) -> None:
+    def __init__(
+        self, cache_dir: Path, *, max_bytes: int, log: Log, fetching: Callable[[], None] = lambda: None
+    ) -> None:
         self._root = cache_dir / DOWNLOADS
         self._max_bytes = max_bytes
         self._log = log
+        self._fetching = fetching
 
     @contextmanager
     def hold(self, remote: Remote) -> Iterator[Path]:
@@ -115,6 +119,7 @@ class Downloads:
 
     def _build(self, remote: Remote, staging: Path) -> None:
         size = "" if remote.size is None else f" ({shown_bytes(remote.size)})"
+        self._fetching()
         self._log(f"fetching {remote.shown}{size}")
         fetched = staging / _FETCHED
         fetched.mkdir()

@@ -31,6 +31,7 @@ def materialise(
     open_store: OpenStore = open_any_store,
     log: Callable[..., None] = lambda message: None,
     max_bytes: int = MAX_BYTES,
+    fetching: Callable[[], None] = lambda: None,
 ) -> Iterator[dict[str, Any]]:
     """A copy of `document` in which what lies elsewhere is named by its path on this machine.
 
@@ -49,11 +50,12 @@ def materialise(
         open_url: opens http(s):// addresses; open_store: opens `s3://bucket`, with the settings of the S3 server.
         log: told what is fetched and how far it is, from a second thread too.
         max_bytes: the bound of the cache, see `Downloads`.
+        fetching: called before something is fetched here, not where another attempt does so and this one waits.
 
     Raises ModelError that names the key and what is there instead, ModelUnavailableError (retryable) when a server
     does not answer or the disk is full.
     """
-    downloads = Downloads(cache_dir.expanduser().absolute(), max_bytes=max_bytes, log=log)
+    downloads = Downloads(cache_dir.expanduser().absolute(), max_bytes=max_bytes, log=log, fetching=fetching)
     with ExitStack() as held:
         finder = _Finder(downloads, held, open_url=open_url, open_store=open_store)
         yield _localised(document, finder)

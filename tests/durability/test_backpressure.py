@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+import pytest
 
 from mloc_tasks.ledger import Event, State
 from scheduler import Run, submit_yaml
@@ -10,6 +16,7 @@ from tests.durability.conftest import StartWorker, document, rows
 from tests.durability.test_recovery import WAIT_SEC
 
 SHARDS = 8
+LONG = {"taskType": "slow", "data": rows(1_000), "seconds": 1}
 
 
 def claims(run: Run, *, until: int) -> list[str]:
@@ -47,11 +54,61 @@ def test_threads_that_share_a_host_claim_one_shard_ahead_at_most(start_worker: S
     assert most <= 3  # one at work, one that waits, one whose result is being stored
 
 
-def test_light_shards_pass_a_host_that_is_busy(start_worker: StartWorker) -> None:
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_light_shards_pass_a_host_that_is_busy_and_a_shard_that_waits_for_it(
+    start_worker: StartWorker, waiting: int
+) -> None:
     start_worker("threads", concurrency=4, options=("-P", "threads"))
-    long = submit_yaml(document({"taskType": "slow", "data": rows(1_000), "seconds": 1}))
-    assert claims(long, until=1) == ["threads@test"]
-    light = submit_yaml(document({"taskType": "echo", "message": "x"}))
-    assert light.wait(WAIT_SEC) is State.DONE
-    long.cancel()
-    assert long.wait(WAIT_SEC) is State.CANCELLED
+    long = [submit_yaml(document(LONG)) for _ in range(1 + waiting)]
+    for run in long:
+        assert claims(run, until=1) == ["threads@test"]
+    left = submit_yaml(document(LONG))  # lies before them
+    echo = {"taskType": "echo", "data": rows(4), "parallel": {"enabled": True, "shard_size": 2}}
+    light = [submit_yaml(document(spec)) for spec in ({"taskType": "echo", "message": "x"}, echo)]
+    for run in light:
+        assert run.wait(WAIT_SEC) is State.DONE
+    assert bool(shard_events(left)) is not bool(waiting)
+    for run in (*long, left):
+        run.cancel()
+        assert run.wait(WAIT_SEC) is State.CANCELLED
+
+
+def test_while_a_shard_s_model_is_fetched_others_go_on(start_worker: StartWorker) -> None:
+    start_worker("threads", concurrency=4, options=("-P", "threads"))
+    with slow_server() as address:
+        source = {"type": "http", "identifier": f"{address}/model.tar.gz"}
+        fetching = submit_yaml(document({"taskType": "slow", "data": rows(1), "model": {"source": source}}))
+        for event in fetching.events(follow=True):
+            if "fetching" in str(event.data.get("message")):
+                break
+        other = submit_yaml(document({"taskType": "slow", "data": rows(1)}))
+        assert other.wait(WAIT_SEC) is State.DONE
+        assert not fetching.status().state.is_final
+    fetching.cancel()
+    assert fetching.wait(WAIT_SEC).is_final
+
+
+@contextmanager
+def slow_server() -> Iterator[str]:
+    """Serves a file that comes byte by byte, and not to its end within the block. Gives its address."""
+    over = threading.Event()
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "1000000")
+            self.end_headers()
+            with suppress(OSError):  # who asked has gone
+                while not over.wait(0.1):
+                    self.wfile.write(b"x")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            over.set()
+            server.shutdown()

@@ -16,6 +16,7 @@ from mloc_tasks.configuration import celery_settings, sending_app
 from mloc_tasks.ledger.connection import Client, connect
 from mloc_tasks.redis_delivery import PASS_OVER_SEC
 from mloc_tasks.settings import get_settings
+from mloc_tasks.signatures import LIGHT
 from scheduler.embedded import PrivateValkey
 
 WAIT_SEC = 30
@@ -93,6 +94,18 @@ def test_a_given_back_message_is_the_next_for_others_and_passed_over_for_a_while
         assert others.get(timeout=WAIT_SEC).payload == "one"
         queue.get(timeout=WAIT_SEC).requeue()
         assert [queue.get(timeout=WAIT_SEC).payload for _ in range(2)] == ["four", "three"]
+
+
+def test_a_task_that_is_passed_over_is_left_to_others_but_where_it_is_light(connection: Connection) -> None:
+    with connection.SimpleQueue("work") as queue, connection.clone() as other, other.SimpleQueue("work") as others:
+        queue.put("heavy", headers={"task": "shard"})
+        queue.put("light", headers={"task": "shard", LIGHT: True})
+        queue.put("other", headers={"task": "gather"})
+        queue.channel.task_to_pass_over = lambda: "shard"
+        assert [queue.get(timeout=WAIT_SEC).payload for _ in range(2)] == ["light", "other"]
+        with pytest.raises(Empty):
+            queue.get(timeout=0.1)
+        assert others.get(timeout=WAIT_SEC).payload == "heavy"
 
 
 def test_who_passes_over_a_message_leaves_its_token_to_others_and_takes_it_in_the_end(

@@ -10,16 +10,19 @@ from pathlib import Path
 
 
 @contextmanager
-def locked(path: Path, *, shared: bool = False, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def locked(
+    path: Path, *, shared: bool = False, waiting: Callable[[], None] = lambda: None, create: bool = True
+) -> Iterator[None]:
     """Hold the lock `path` within the block, together with other `shared` holders or alone.
 
-    `waiting` is called before this blocks. The lock is the kernel's: whoever dies lets go of it.
+    `waiting` is called before this blocks. The lock is the kernel's: whoever dies lets go of it. What is not there
+    becomes an empty file, or where not `create` raises FileNotFoundError, also when it is removed meanwhile.
     """
     operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    descriptor = _acquire(path, operation | fcntl.LOCK_NB)
+    descriptor = _acquire(path, operation | fcntl.LOCK_NB, create)
     if descriptor is None:
         waiting()
-        descriptor = _acquire(path, operation)
+        descriptor = _acquire(path, operation, create)
     assert descriptor is not None
     try:
         yield
@@ -28,9 +31,9 @@ def locked(path: Path, *, shared: bool = False, waiting: Callable[[], None] = la
 
 
 @contextmanager
-def locked_if_free(path: Path) -> Iterator[bool]:
-    """Hold the lock `path` alone within the block; gives False at once when others hold it."""
-    descriptor = _acquire(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def locked_if_free(path: Path, *, create: bool = True) -> Iterator[bool]:
+    """Hold the lock `path` alone within the block; gives False at once when others hold it. `create` as in `locked`."""
+    descriptor = _acquire(path, fcntl.LOCK_EX | fcntl.LOCK_NB, create)
     try:
         yield descriptor is not None
     finally:
@@ -44,10 +47,10 @@ def remove_lock(path: Path) -> None:
         path.unlink()
 
 
-def _acquire(path: Path, operation: int) -> int | None:
+def _acquire(path: Path, operation: int, create: bool) -> int | None:
     while True:
         # Read-only, so that users who share a cache can lock each other's files.
-        descriptor = os.open(path, os.O_RDONLY | (0 if path.is_dir() else os.O_CREAT), 0o644)
+        descriptor = os.open(path, os.O_RDONLY | (os.O_CREAT if create and not path.is_dir() else 0), 0o644)
         try:
             fcntl.flock(descriptor, operation)
             if _is_still(path, descriptor):

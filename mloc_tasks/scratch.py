@@ -25,7 +25,7 @@ def in_use(folder: Path) -> Iterator[None]:
     """Within the block, and while this process lives, `remove_left` leaves the folder alone."""
     with ExitStack() as stack:
         with suppress(OSError):  # some file systems know no locks; nobody sweeps there either
-            stack.enter_context(locked(folder))
+            stack.enter_context(locked(folder, create=False))
         yield
 
 
@@ -41,6 +41,6 @@ def remove_left(root: str | Path) -> None:
         with suppress(OSError):  # gone meanwhile, or another user's
             if not any(folder.iterdir()) and time.time() - folder.stat().st_mtime < NEW_SEC:
                 continue
-            with locked_if_free(folder) as free:
+            with locked_if_free(folder, create=False) as free:
                 if free:
                     shutil.rmtree(folder, ignore_errors=True)

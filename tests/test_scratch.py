@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mloc_tasks import locks
 from mloc_tasks.scratch import NEW_SEC, in_use, make_scratch, remove_left, remove_scratch
 
 HOLD = """
@@ -51,6 +53,21 @@ def test_an_empty_folder_gets_a_minute_to_be_used(tmp_path: Path, old: bool) -> 
         os.utime(folder, (then, then))
     remove_left(tmp_path)
     assert folder.exists() is not old
+
+
+def test_a_folder_that_its_process_removes_at_the_same_time_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (make_scratch(tmp_path, "run") / "half").mkdir()
+    is_still = locks._is_still
+
+    def owner_was_faster(path: Path, descriptor: int) -> bool:
+        shutil.rmtree(path, ignore_errors=True)
+        return is_still(path, descriptor)
+
+    monkeypatch.setattr(locks, "_is_still", owner_was_faster)
+    remove_left(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_folders_are_not_touched(tmp_path: Path) -> None:

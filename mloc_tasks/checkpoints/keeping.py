@@ -111,5 +111,5 @@ def _is_of_the_dead(owner: Path) -> bool:
     """Whether a folder's process has died, of whatever run; not one that is about to take its lock."""
     if time.time() - owner.stat().st_mtime < LEFT_SEC:
         return False
-    with locked_if_free(owner) as free:
+    with locked_if_free(owner, create=False) as free:
         return free

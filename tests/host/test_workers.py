@@ -14,7 +14,7 @@ import pytest
 from mloc_tasks.ledger import State
 from scheduler import Run, submit_yaml
 from tests.durability.conftest import StartWorker, broker, broker_url, document, start_worker
-from tests.durability.test_recovery import WAIT_SEC
+from tests.durability.test_recovery import WAIT_SEC, wait_for_attempt
 from tests.host.conftest import processes_of, wait_until
 from tests.plugins.mloc_test_script import CHILDREN
 
@@ -95,6 +95,20 @@ def test_a_worker_that_ends_leaves_no_host_behind(
     else:
         os.kill(worker.pid, signal.SIGTERM)
     wait_until(lambda: not processes_of(of_this_test))
+
+
+def test_a_killed_pool_child_leaves_no_host_behind_while_its_worker_goes_on(
+    marked_worker: StartWorker, tmp_path: Path, of_this_test: str
+) -> None:
+    worker = marked_worker("one", concurrency=2)
+    run = began_one(tmp_path)
+    (child,) = [each for each in psutil.Process(worker.pid).children() if each.children()]
+    left = {*child.children(recursive=True)} & {*processes_of(of_this_test)}
+    assert len(left) == 2 + len(CHILDREN)  # guard and host too
+    child.kill()
+    wait_until(lambda: not left & set(processes_of(of_this_test)))
+    wait_for_attempt(run, stage="script", attempt=2)
+    assert worker.pid in [process.pid for process in processes_of(of_this_test)]
 
 
 @pytest.mark.parametrize("task_type", ["script", "chorus"])

@@ -21,6 +21,7 @@ def gpt2() -> Any:
     return GPT2LMHeadModel(GPT2Config(vocab_size=11, n_positions=8, n_embd=24, n_layer=2, n_head=2)).bfloat16()
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
 @pytest.mark.parametrize(
     "given", [{"bias": "all"}, {"bias": "lora_only"}, {"modules_to_save": ["lm_head"]}, {"modules_to_save": ["wte"]}]
 )

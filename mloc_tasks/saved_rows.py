@@ -51,6 +51,7 @@ class SavedRows:
         self._every_sec = every_sec
         self._next = time.monotonic() + every_sec
         self._journal: Path | None = None
+        self._there = False  # whether something is saved
         self._read = 0  # bytes of the journal
         self.failed = 0  # of the rows that `fetch` brought
 
@@ -62,6 +63,7 @@ class SavedRows:
         parts: list[dict[str, Any]] = []
         counts = _Usage()
         for name in self._chain():
+            self._there = True
             target = folder / f"items-{len(parts):05d}.jsonl"
             lines = 0
             with self._store.open(name) as saved, target.open("wb") as copied:
@@ -104,6 +106,7 @@ class SavedRows:
             return
         stop = self._stop + whole.count(b"\n")
         self._store.put_bytes(whole, f"{self._prefix}/{self._stop:010d}-{stop:010d}.jsonl")
+        self._there = True
         self._read += len(whole)
         self._stop = stop
 
@@ -113,7 +116,7 @@ class SavedRows:
 
     def remove(self) -> None:
         """Remove what is saved: the shard's result has all of it."""
-        if self._stop > self._start:
+        if self._there:
             self._store.delete(self._prefix)
 
     def _chain(self) -> Iterator[str]:

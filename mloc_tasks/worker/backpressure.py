@@ -45,7 +45,7 @@ class Backpressure(bootsteps.StartStopStep):  # type: ignore[misc]  # celery shi
             known = self._waiting_since
             self._waiting_since = {
                 request.id: known.get(request.id, time.monotonic())
-                for request in list(state.reserved_requests)
+                for request in _reserved()
                 if not _has_place(request)
             }
             if self._waiting_since.keys() - known:  # the loop sleeps until something comes
@@ -68,6 +68,11 @@ class Backpressure(bootsteps.StartStopStep):  # type: ignore[misc]  # celery shi
     def _drain(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._woken, 4096)
+
+
+def _reserved() -> list[Any]:
+    """Celery's set of weak references, copied in one step: threads change it, and end an iteration by that."""
+    return [request for each in tuple(state.reserved_requests.data) if (request := each()) is not None]
 
 
 def _shares_hosts(pool: Any) -> bool:

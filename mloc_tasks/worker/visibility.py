@@ -101,8 +101,14 @@ class Renewal:
 
 
 def held_deliveries(consumer: Any) -> list[str]:
-    """Tags of the deliveries that the worker has not acknowledged: running, reserved, or waiting for their time."""
+    """Tags of the deliveries that are in the worker's hands: running, reserved, or waiting for their time.
+
+    One that it gave back may be in another's by now, which it would keep from coming again when that one dies. kombu
+    forgets what is over at the next delivery only.
+    """
     task_consumer = getattr(consumer, "task_consumer", None)
     qos = getattr(getattr(task_consumer, "channel", None), "qos", None)
-    # `list` of a dict is one step for other threads; the event loop may change it before and after.
-    return list(getattr(qos, "_delivered", ()))
+    # Copying a dict or a set is one step for other threads, which may change it before and after.
+    delivered = list(getattr(qos, "_delivered", ()))
+    over = set(getattr(qos, "_dirty", ()))
+    return [tag for tag in delivered if tag not in over]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +15,9 @@ from kombu.simple import SimpleQueue
 from mloc_tasks.broker import install_transports
 from mloc_tasks.configuration import celery_settings, sending_app
 from mloc_tasks.ledger.connection import Client, connect
-from mloc_tasks.redis_delivery import PASS_OVER_SEC
 from mloc_tasks.settings import get_settings
 from mloc_tasks.signatures import LIGHT
+from mloc_tasks.worker.visibility import held_deliveries
 from scheduler.embedded import PrivateValkey
 
 WAIT_SEC = 30
@@ -84,8 +85,9 @@ def test_messages_come_by_priority_and_then_as_they_were_sent(connection: Connec
 
 
 def test_a_given_back_message_is_the_next_for_others_and_passed_over_for_a_while_by_who_gave_it_back(
-    connection: Connection,
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("mloc_tasks.redis_delivery.PASS_OVER_SEC", WAIT_SEC)
     with connection.SimpleQueue("work") as queue, connection.clone() as other, other.SimpleQueue("work") as others:
         for word in ("one", "two", "three", "four"):
             queue.put(word)
@@ -93,7 +95,21 @@ def test_a_given_back_message_is_the_next_for_others_and_passed_over_for_a_while
         assert queue.get(timeout=WAIT_SEC).payload == "two"
         assert others.get(timeout=WAIT_SEC).payload == "one"
         queue.get(timeout=WAIT_SEC).requeue()
-        assert [queue.get(timeout=WAIT_SEC).payload for _ in range(2)] == ["four", "three"]
+        assert queue.get(timeout=WAIT_SEC).payload == "four"
+
+
+def test_who_gave_a_message_back_does_not_keep_it_from_coming_again_when_the_next_one_dies(
+    connection: Connection, client: Client, prefix: str
+) -> None:
+    with connection.SimpleQueue("work") as queue, connection.clone() as other, other.SimpleQueue("work") as others:
+        worker = SimpleNamespace(task_consumer=queue.consumer)
+        queue.put("one")
+        message = queue.get(timeout=WAIT_SEC)
+        assert held_deliveries(worker) == [message.delivery_tag]
+        message.requeue()
+        assert others.get(timeout=WAIT_SEC).payload == "one"
+        assert client.zrange(f"{prefix}unacked_index", 0, -1) == [message.delivery_tag]
+        assert held_deliveries(worker) == []
 
 
 def test_a_task_that_is_passed_over_is_left_to_others_but_where_it_is_light(connection: Connection) -> None:
@@ -109,13 +125,14 @@ def test_a_task_that_is_passed_over_is_left_to_others_but_where_it_is_light(conn
 
 
 def test_who_passes_over_a_message_leaves_its_token_to_others_and_takes_it_in_the_end(
-    connection: Connection, client: Client, prefix: str
+    connection: Connection, client: Client, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("mloc_tasks.redis_delivery.PASS_OVER_SEC", 3.0)
     with connection.SimpleQueue("work") as queue:
         queue.put("one")
         queue.get(timeout=WAIT_SEC).requeue()
         with pytest.raises(Empty):
-            queue.get(timeout=PASS_OVER_SEC / 4)
+            queue.get(timeout=0.1)
         assert client.exists(f"{prefix}work\x06\x16wake")
         assert queue.get(timeout=WAIT_SEC).payload == "one"
 

@@ -107,6 +107,15 @@ def test_a_crash_after_the_last_row_costs_no_field_of_the_result(start_worker: S
     check(run, tmp_path / "results", attempts=2)
 
 
+def test_what_was_saved_of_a_single_row_is_removed_with_the_others(start_worker: StartWorker, tmp_path: Path) -> None:
+    worker = start_worker("one")
+    run = submit_yaml(spec(data=rows(1), lingers=True))
+    wait_until_saved(tmp_path / "results", run)
+    kill_host(worker)
+    assert run.wait(WAIT_SEC) is State.DONE
+    assert not saved_files(tmp_path / "results", run)
+
+
 def test_a_host_that_dies_with_the_machine_leaves_no_process(start_worker: StartWorker, tmp_path: Path) -> None:
     worker = start_worker("one")
     run = submit_yaml(spec())

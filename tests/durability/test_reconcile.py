@@ -172,7 +172,7 @@ def _run_here(ledger: Ledger, run: Run, name: str, shard: str = "0") -> None:
 
 def test_deliveries_that_the_broker_forgot_are_made_up_for(start_worker: StartWorker, tmp_path: Path) -> None:
     first = start_worker("first")
-    run = submit_yaml(document({"taskType": "slow", "data": rows(2), "seconds": 0.7}))
+    run = submit_yaml(document({"taskType": "slow", "data": rows(2), "seconds": 60, "quick_from": 2}))
     wait_for_attempt(run, stage="slow")
     ledger = Ledger.connect()
     assert ledger.client.delete(ledger.keys.unacked, ledger.keys.unacked_index) == 2

@@ -28,6 +28,11 @@ def wait_for_attempt(run: Run, *, stage: str, attempt: int = 1) -> float:
     raise AssertionError(f"{stage} saw no attempt {attempt}")
 
 
+def wait_for_failure(run: Run, *, stage: str) -> None:
+    failures = (each for each in run.events(follow=True) if (each.kind, each.state) == ("stage", "failed"))
+    assert any(each.stage == stage for each in failures), f"{stage} did not fail"
+
+
 def pool_children(worker: LocalWorker) -> list[psutil.Process]:
     return psutil.Process(worker.pid).children(recursive=True)
 
@@ -56,7 +61,7 @@ def test_the_shard_of_a_killed_worker_runs_elsewhere_within_the_timeout(
     start_worker: StartWorker, tmp_path: Path
 ) -> None:
     first = start_worker("first")
-    spec = {"taskType": "slow", "data": rows(4), "seconds": 0.5}
+    spec = {"taskType": "slow", "data": rows(4), "seconds": 60, "quick_from": 2}
     run = submit_yaml(document(spec))
     wait_for_attempt(run, stage="slow")
     start_worker("second")
@@ -130,14 +135,18 @@ def test_an_executor_that_exits_is_a_permanent_failure(start_worker: StartWorker
     assert (error.attempt, error.message) == (1, "the executor ended its process by sys.exit(3)")
 
 
-def test_a_running_stage_finishes_when_another_fails(start_worker: StartWorker) -> None:
-    start_worker("one", concurrency=2)
+def test_a_running_stage_finishes_when_another_fails(start_worker: StartWorker, tmp_path: Path) -> None:
+    start_worker("one", concurrency=3)  # two for the shards of the healthy stage
+    failed = tmp_path / "failed"
+    halves = {"enabled": True, "shard_size": 4}
     nodes = [
-        {"name": "healthy", "taskType": "slow", "data": rows(8), "seconds": 0.5, "parallel": {"enabled": True}},
+        {"name": "healthy", "taskType": "slow", "data": rows(8), "until": str(failed), "parallel": halves},
         {"name": "bad", "taskType": "buggy"},
         {"name": "after", "taskType": "echo", "dependsOn": ["healthy"], "message": "x"},
     ]
     run = submit_yaml(document({"graph": {"nodes": nodes}, "priority": 4}))
+    wait_for_failure(run, stage="bad")
+    failed.touch()
     assert run.wait(WAIT_SEC) is State.FAILED
     states = {stage.name: str(stage.state) for stage in run.status().stages}
     assert states["bad"] == "failed"

@@ -11,7 +11,7 @@ from mloc_tasks.errors import ResumeError
 from mloc_tasks.ledger import Ledger, State
 from scheduler import Run, submit_yaml
 from tests.durability.conftest import ON_BOTH_BROKERS, StartWorker, document, rows
-from tests.durability.test_recovery import WAIT_SEC
+from tests.durability.test_recovery import WAIT_SEC, wait_for_failure
 
 
 def stage(name: str, *depends_on: str, **spec: Any) -> dict[str, Any]:
@@ -173,8 +173,7 @@ def test_after_a_failure_independent_branches_stop_or_continue(
             stage("join", "after-slow", "after-bad", data=rows(2), **split),
         ]
         run = submit_yaml(document({"stages": stages, "onFailure": policy}))
-        ends = (each for each in run.events(follow=True) if (each.kind, each.stage) == ("stage", "bad"))
-        assert any(each.state == "failed" for each in ends)
+        wait_for_failure(run, stage="bad")
         failed.touch()
         assert run.wait(WAIT_SEC) is State.FAILED
         return run

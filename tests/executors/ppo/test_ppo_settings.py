@@ -22,7 +22,7 @@ def test_the_defaults_are_those_that_learned() -> None:
     found = ppo_settings(None, None, rows=64, lora=True)
     assert (found.batch_size, found.rows_per_update, found.slices, found.epochs) == (16, 8, 1, 2)
     assert (found.learning_rate, found.value_learning_rate) == (2e-4, 1e-3)
-    assert (found.kl_coef, found.adaptive_kl, found.kl_target, found.target_kl) == (0.05, True, 6.0, None)
+    assert (found.kl_coef, found.adaptive_kl, found.kl_target, found.target_kl) == (0.05, True, 4.0, None)
     assert (found.gamma, found.lam, found.cliprange, found.max_grad_norm) == (1.0, 0.95, 0.2, 1.0)
     assert found.steps == 4, "one pass over the data"
     assert (found.decoding.max_tokens, found.decoding.temperature, found.decoding.top_p) == (64, 1.0, 1.0)

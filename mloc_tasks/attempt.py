@@ -17,6 +17,7 @@ from mloc_tasks.errors import (
     AttemptCancelledError,
     BrokerError,
     ExecutionError,
+    HostCrashedError,
     IllegalTransitionError,
     MlocError,
     StaleAttemptError,
@@ -56,6 +57,16 @@ class Attempt:
     def whole(self) -> bool:
         """Whether its end is the end of the stage."""
         return self.job.ends_with(self.record.shard)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is to have its host for itself: the last of several tries, after a crash of a host.
+
+        Whose fault a crash is cannot be seen where several attempts share the process. So no shard ends as failed for
+        crashes that another one in its host may have caused.
+        """
+        crashed = any(entry["error"].get("type") == HostCrashedError.__name__ for entry in self.record.history)
+        return crashed and 1 < self.record.tries == self.job.retry.max_attempts
 
     @property
     def prefix(self) -> str:

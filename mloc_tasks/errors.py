@@ -111,7 +111,7 @@ class RetryableExecutionError(ExecutionError):
 
 
 class HostCrashedError(RetryableExecutionError):
-    """An executor's process ended in the middle of a task."""
+    """An executor's process, or that of its engine, ended in the middle of a task."""
 
 
 class AttemptCancelledError(MlocError):

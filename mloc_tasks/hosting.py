@@ -95,7 +95,7 @@ def run_hosted(
         }
         name = (job.run_id, job.stage, attempt.record.shard)
         intake.wait(name)
-        with hosts().host(type(executor), key, room=room, look=look) as held:
+        with hosts().host(type(executor), key, room=room, alone=attempt.alone, look=look) as held:
             watch.start()
             intake.place(name)
             result = held.process.run(task, attempt.report, look, grace_sec=place.settings.cancel_grace_sec)

@@ -53,6 +53,8 @@ class Held:
 
     @property
     def has_room(self) -> bool:
+        if self.process.ending:
+            return False
         at_once = self.process.rows_at_once
         if at_once == 0:  # not known yet: the first task loads the engine
             return self.busy == 0
@@ -61,9 +63,10 @@ class Held:
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """An attempt that waits for a host, in the order of coming."""
+    """An attempt that waits for a host, in the order of coming; `alone`: for one that serves no other meanwhile."""
 
     key: HostKey
+    alone: bool = False
 
 
 class HostPool:
@@ -71,7 +74,7 @@ class HostPool:
 
     A host holds the GPUs it was started with, or a place among those that need none. Whoever comes waits in one of two
     lines, for GPUs or for such a place: one whose model is loaded may pass only while nobody before it in its line
-    waits for another model.
+    waits for another model, or for a host of its own.
 
     Args:
         devices: what this process may give to hosts.
@@ -101,8 +104,12 @@ class HostPool:
         self._closed = threading.Event()
 
     @contextmanager
-    def host(self, executor: type[Executor], key: HostKey, *, room: int, look: Callable[[], None]) -> Iterator[Held]:
+    def host(
+        self, executor: type[Executor], key: HostKey, *, room: int, alone: bool = False, look: Callable[[], None]
+    ) -> Iterator[Held]:
         """A host for one attempt, loaded or new; `look` may raise while the attempt waits for it.
+
+        `alone`: it serves no other attempt meanwhile.
 
         Raises `UnfitWorkerError` when this process will never have as many GPUs.
         """
@@ -112,11 +119,11 @@ class HostPool:
                 f"the stage needs {key.gpus} GPUs, and each process of this worker's pool has {own}",
                 hint="start the worker with a smaller -c, or with -P threads",
             )
-        held = self._wait(executor, key, room, look)
+        held = self._wait(executor, Ticket(key, alone), room, look)
         try:
             yield held
         finally:
-            self._give_back(held, keep=executor.reusable)
+            self._give_back(held, places=room if alone else 1, keep=executor.reusable)
 
     def live(self) -> list[Held]:
         """The hosts there are."""
@@ -136,8 +143,8 @@ class HostPool:
         for each in held:
             each.process.kill()
 
-    def _wait(self, executor: type[Executor], key: HostKey, room: int, look: Callable[[], None]) -> Held:
-        ticket, gone = Ticket(key), False
+    def _wait(self, executor: type[Executor], ticket: Ticket, room: int, look: Callable[[], None]) -> Held:
+        places, gone = room if ticket.alone else 1, False
         with self._changed:
             self._line.append(ticket)
         try:
@@ -146,14 +153,14 @@ class HostPool:
                 with self._changed:
                     gone |= self._forget_gone()
                     if (held := self._loaded(ticket)) is not None:
-                        held.busy += 1
+                        held.busy += places
                         return held
                     victims = self._victims(ticket)
                     if victims is None:
                         self._changed.wait(LOOK_SEC)
                         continue
                     if not victims:
-                        return self._start(executor, key, room)
+                        return self._start(executor, ticket.key, room, places)
                     for victim in victims:
                         victim.busy = victim.room  # nobody takes it any more
                 for victim in victims:
@@ -167,11 +174,14 @@ class HostPool:
                 self._tell_change()
 
     def _loaded(self, ticket: Ticket) -> Held | None:
-        """The least busy host with the ticket's key and room, unless somebody before it waits for another one."""
+        """The least busy host with the ticket's key and room, unless somebody before it waits for another one, or
+        for one alone."""
         line = self._line_of(ticket)
-        if any(other.key != ticket.key for other in line[: line.index(ticket)]):
+        if any(other.key != ticket.key or other.alone for other in line[: line.index(ticket)]):
             return None
         fitting = [held for held in self._held if held.key == ticket.key and held.has_room]
+        if ticket.alone:
+            fitting = [held for held in fitting if held.busy == 0]
         # Rather another host on a free GPU than a crowd at one.
         if self._needs_gpus(ticket.key) and self._free(ticket.key):
             fitting = [held for held in fitting if held.busy <= held.room // 2]
@@ -218,7 +228,7 @@ class HostPool:
         taken = {held.place for held in self._held}
         return next(place for place in range(self._cpu_hosts) if place not in taken)
 
-    def _start(self, executor: type[Executor], key: HostKey, room: int) -> Held:
+    def _start(self, executor: type[Executor], key: HostKey, room: int, places: int) -> Held:
         gpus = self._free(key) or ()
         place = None if gpus else self._free_place()
         cpus = self._devices.cpus if place is None else cpu_share(self._devices.cpus, place, self._cpu_hosts)
@@ -226,7 +236,7 @@ class HostPool:
         env = environment(key.python, host_environment(gpus, cpus, of_machine=of_machine))
         process = HostProcess(key.target, python=key.python, env=env, concurrent=executor.concurrent)
         process.rows_at_once = executor.rows_at_once
-        held = Held(key=key, process=process, room=room, gpus=gpus, place=place, busy=1)
+        held = Held(key=key, process=process, room=room, gpus=gpus, place=place, busy=places)
         self._held.append(held)
         if self._reaper is None:
             self._reaper = threading.Thread(target=self._reap, name="mloc-host-reaper", daemon=True)
@@ -234,11 +244,11 @@ class HostPool:
         logger.info("host for %s started%s", key.target, f" on GPU {', '.join(gpus)}" if gpus else "")
         return held
 
-    def _give_back(self, held: Held, *, keep: bool) -> None:
+    def _give_back(self, held: Held, *, places: int, keep: bool) -> None:
         if not keep:
             held.process.retire(grace_sec=self._grace_sec)
         with self._changed:
-            held.busy -= 1
+            held.busy -= places
             held.used = time.monotonic()
             gone = self._forget_gone()
             self._changed.notify_all()

@@ -115,6 +115,11 @@ class HostProcess:
         self._thread("read", self._read_frames)
 
     @property
+    def ending(self) -> bool:
+        """Whether it is at its end; what it still has to do will fail."""
+        return self._life < 0
+
+    @property
     def rows_left(self) -> int:
         """Rows of its tasks that are not finished."""
         with self._lock:

@@ -23,7 +23,7 @@ from mloc_tasks.host.devices import Devices
 from mloc_tasks.host.pool import HostKey, HostPool
 from tests.plugins.mloc_test_script import ScriptExecutor
 
-WAIT_SEC = 30.0
+WAIT_SEC = 120.0
 GRACE_SEC = 0.3
 TEST = "MLOC_TEST_OF_HOSTS"  # in the environment of all that a test starts: which test
 
@@ -104,6 +104,7 @@ class Hosts:
         key: str = "model",
         gpus: int = 0,
         room: int = 0,
+        alone: bool = False,
         rows: dict[str, Any] | None = None,
         grace_sec: float = GRACE_SEC,
         **spec: Any,
@@ -129,7 +130,7 @@ class Hosts:
             try:
                 host_key = HostKey.of(executor, document, gpus=gpus)
                 places = room or (64 if executor.concurrent else 1)
-                with self.pool.host(executor, host_key, room=places, look=attempt.look) as held:
+                with self.pool.host(executor, host_key, room=places, alone=alone, look=attempt.look) as held:
                     return held.process.run(task, _Reporter(attempt), attempt.look, grace_sec=grace_sec)
             finally:
                 logger.removeHandler(handler)
@@ -146,14 +147,19 @@ StartPool = Callable[..., Hosts]
 
 
 @pytest.fixture
-def pool(tmp_path: Path, of_this_test: str, caplog: pytest.LogCaptureFixture) -> Iterator[StartPool]:
+def pool(
+    tmp_path: Path, of_this_test: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[StartPool]:
     """Makes pools; all are closed with the test, which fails when one leaves a process behind."""
     caplog.set_level(logging.INFO)  # as workers have it
+    monkeypatch.setattr("mloc_tasks.host.process.OUTPUT_SEC", WAIT_SEC)  # no last line is lost on a busy machine
     made: list[Hosts] = []
 
-    def make(*, gpus: tuple[str, ...] = (), idle_sec: float = 600, **options: Any) -> Hosts:
+    def make(
+        *, gpus: tuple[str, ...] = (), idle_sec: float = 600, grace_sec: float = GRACE_SEC, **options: Any
+    ) -> Hosts:
         devices = Devices(gpus=gpus, cpus=usable_cpus())
-        hosts = HostPool(devices, idle_sec=idle_sec, grace_sec=GRACE_SEC, **options)
+        hosts = HostPool(devices, idle_sec=idle_sec, grace_sec=grace_sec, **options)
         made.append(Hosts(hosts, tmp_path, ThreadPoolExecutor(32)))
         return made[-1]
 

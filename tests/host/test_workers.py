@@ -57,6 +57,27 @@ def test_the_threads_of_a_worker_share_one_host(marked_worker: StartWorker, tmp_
     assert first["pid"] == second["pid"]
 
 
+def test_who_crashes_a_shared_host_takes_no_other_along(marked_worker: StartWorker, tmp_path: Path) -> None:
+    marked_worker("one", concurrency=2, options=("-P", "threads"))
+    files = {name: str(tmp_path / name) for name in ("here", "crashed")}
+    innocent = submit_yaml(chorus(["touch", files["here"]], ["wait_for", files["crashed"]]))
+    guilty = submit_yaml(chorus(["wait_for", files["here"]], ["segfault"]))
+    for run in (innocent, guilty):
+        wait_for_attempt(run, stage="chorus", attempt=2)
+    Path(files["crashed"]).touch()
+    assert innocent.wait(WAIT_SEC) is State.DONE, innocent.status().run.error
+    assert guilty.wait(WAIT_SEC) is State.FAILED
+    error = guilty.status().run.error
+    assert error is not None
+    assert (error.type, error.attempt) == ("HostCrashedError", 2)
+
+
+def chorus(*steps: list[Any]) -> dict[str, Any]:
+    """A stage that shares its host."""
+    retry = {"maxAttempts": 2, "backoffSeconds": 0.01}
+    return document({"taskType": "chorus", "do": steps, "retry": retry})
+
+
 def test_the_worker_s_own_processes_never_load_torch(marked_worker: StartWorker, of_this_test: str) -> None:
     worker = marked_worker("one")
     stages = [

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mloc_tasks.errors import ExecutionError, ModelError, RetryableExecutionError
+from mloc_tasks.errors import ExecutionError, HostCrashedError, ModelError
 from mloc_tasks.executors.generation.completions import failed_item
 from mloc_tasks.executors.vllm.adapters import AdapterFiles, check_width
 from mloc_tasks.executors.vllm.answers import Prompt, item_of
@@ -107,7 +107,7 @@ class Engine:
             samples: completions of each prompt.
             cancelled: when set, requests are aborted and an ExecutionError is raised.
 
-        Raises RetryableExecutionError when the engine has died.
+        Raises HostCrashedError when the engine has died.
         """
 
         async def ask(prompt: Prompt) -> dict[str, Any]:
@@ -156,9 +156,9 @@ class Engine:
         self._loop.close()
 
 
-def died(error: BaseException) -> RetryableExecutionError:
+def died(error: BaseException) -> HostCrashedError:
     """What is raised once the engine's processes have ended."""
-    return RetryableExecutionError(
+    return HostCrashedError(
         f"the vLLM engine died: {error}", hint="its last words are in the worker's log; the next attempt loads it anew"
     )
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mloc_tasks.errors import ExecutionError, MlocError, RetryableExecutionError
+from mloc_tasks.errors import ExecutionError, HostCrashedError, MlocError
 from mloc_tasks.executors.base import Executor, Item, Rows, Task
 from mloc_tasks.executors.generation.completions import failed_item
 from mloc_tasks.executors.generation.decoding import decoding_of
@@ -83,7 +83,7 @@ class VllmExecutor(Executor):
         key = engine_key(task["spec"])
         with self._lock:
             if self.broken:
-                raise RetryableExecutionError("the vLLM engine of this process is gone")
+                raise HostCrashedError("the vLLM engine of this process is gone")
             if self._loaded is None:
                 with library_messages(partial(task.report.log, level="warning")):
                     self._loaded = self._load(task)

@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from mloc_tasks.settings import reset_settings
 from scheduler.embedded import LocalWorker, PrivateValkey
 
 pytest_plugins = ["tests.s3_server"]
+
+settings.register_profile("mloc", deadline=None)  # a busy machine is no mistake
+settings.load_profile("mloc")
 
 QUEUES = ("cpu", "inference", "sft", "dpo", "ppo", "grpo")
 

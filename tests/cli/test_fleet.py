@@ -67,7 +67,8 @@ def test_list_filters_by_owner_label_and_state(mloc: Mloc, spec: Spec, done_run:
     assert mloc("status", "last").stdout.startswith(other)
 
 
-def test_workers_and_queues_show_who_is_there(mloc: Mloc, worker: object) -> None:
+@pytest.mark.usefixtures("done_run")
+def test_workers_and_queues_show_who_is_there(mloc: Mloc) -> None:
     workers = json.loads(mloc("workers", "--json").stdout)["workers"]
     assert "cpu" in workers[0]["queues"]
     queues = {queue["name"]: queue for queue in json.loads(mloc("queues", "--json").stdout)["queues"]}

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.cli.conftest import MLOC, Mloc, environment
 from tests.cli.documents import ECHO, THREE_MISTAKES, slow_spec
 
 Spec = Callable[[str], str]
-STARTS_IN_SEC = 30.0
+GONE_IN_SEC = 30.0
 
 
 @pytest.fixture
@@ -39,6 +40,27 @@ def left_behind(private: dict[str, str]) -> list[str]:
     return files + processes
 
 
+def runs(process: psutil.Process) -> bool:
+    """Whether it has not ended."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait for the last processes, which may outlive the command for a moment."""
+    deadline = time.monotonic() + GONE_IN_SEC
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert holds()
+
+
+def assert_nothing_left(private: dict[str, str], *, but: str | None = None) -> None:
+    """Soon nothing is left behind, but files that begin with this."""
+    wait_until(lambda: [name for name in left_behind(private) if but is None or not name.startswith(but)] == [])
+
+
 def test_an_echo_run_prints_its_outputs_and_where_they_lie(
     mloc_process: Mloc, spec: Spec, private: dict[str, str]
 ) -> None:
@@ -50,7 +72,7 @@ def test_an_echo_run_prints_its_outputs_and_where_they_lie(
     assert (Path(private["RESULTS_DIR"]).parent / place).is_file()
     assert "echo: done  4/4 items  2/2 shards" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
-    assert left_behind(private) == []
+    assert_nothing_left(private)
 
 
 def test_json_is_one_document_on_stdout(mloc_process: Mloc, spec: Spec, private: dict[str, str]) -> None:
@@ -68,7 +90,7 @@ def test_a_failed_run_ends_with_one_and_says_what_and_where(
     assert "error: stage slow failed: RuntimeError: it broke" in done.stderr
     assert re.search(r"at: shard [01], attempt 1, worker .*, [12] of 2 shards failed", done.stderr)
     assert 'raise RuntimeError("it broke")' in done.stderr  # the traceback, out of the worker's log
-    assert left_behind(private) == []
+    assert_nothing_left(private)
 
 
 def test_a_bad_spec_ends_with_two_before_anything_starts(
@@ -116,8 +138,8 @@ def test_an_interrupt_in_the_middle_leaves_nothing_behind(
     assert process.wait(timeout=30) == 130
     assert "interrupted: the run is cancelled" in process.stderr.read()
     process.stderr.close()
-    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
-    assert left_behind(private) == []
+    wait_until(lambda: not any(runs(child) for child in children))
+    assert_nothing_left(private)
 
 
 def test_a_worker_that_dies_ends_the_run_with_its_log(
@@ -143,7 +165,7 @@ def test_a_worker_that_dies_ends_the_run_with_its_log(
     assert "error: the worker ended with exit code -9" in process.stderr.read()
     process.stderr.close()
     # multiprocessing's own folder stays: only the process that was killed could remove it.
-    assert [name for name in left_behind(private) if not name.startswith("pymp-")] == []
+    assert_nothing_left(private, but="pymp-")
 
 
 def _heed_signals() -> None:

@@ -72,6 +72,14 @@ def broker(broker_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 @pytest.fixture
+def patient(broker: PrivateValkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of which none is taken for dead because the machine is busy."""
+    monkeypatch.setenv("MLOC_VISIBILITY_TIMEOUT_SEC", "60")
+    monkeypatch.setenv("HEARTBEAT_TTL_SEC", "60")
+    reset_settings()
+
+
+@pytest.fixture
 def start_worker(broker: PrivateValkey, tmp_path: Path) -> Iterator[StartWorker]:
     """Starts workers on queue `cpu` by name; all are ended with the test."""
     started: list[LocalWorker] = []

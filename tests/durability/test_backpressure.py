@@ -30,28 +30,48 @@ def claims(run: Run, *, until: int) -> list[str]:
     return found
 
 
+def at_work(run: Run, *, begun: int, done: int) -> dict[str, str]:
+    """The shards that are claimed and not done, and by whom, once so many have begun and so many are done."""
+    found: dict[str, str] = {}
+    for event in run.events(follow=True):
+        if event.kind == "shard" and event.shard.isdigit():
+            if event.state == "running":
+                found[event.shard] = event.data["worker"]
+                begun -= 1
+            elif event.state == "done":
+                del found[event.shard]
+                done -= 1
+            if begun <= 0 and done <= 0:
+                break
+    return found
+
+
 def shard_events(run: Run) -> list[Event]:
     return [event for event in run.events() if event.kind == "shard" and event.shard.isdigit()]
 
 
 def test_threads_that_share_a_host_claim_one_shard_ahead_at_most(start_worker: StartWorker, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
     start_worker("threads", concurrency=SHARDS, options=("-P", "threads"))
     one_each = {"enabled": True, "shard_size": 1}
-    spec = {"taskType": "slow", "data": rows(SHARDS), "seconds": 0.1, "until": str(gate), "parallel": one_each}
+    spec = {
+        "taskType": "slow",
+        "data": rows(SHARDS),
+        "seconds": 0.1,
+        "until": str(tmp_path / "gate-{}"),
+        "parallel": one_each,
+    }
     run = submit_yaml(document(spec))
     assert claims(run, until=2) == ["threads@test"] * 2  # one at work, one that waits
     start_worker("other")
     assert claims(run, until=3)[2] == "other@test"
-    gate.touch()
+    begun = [event.shard for event in shard_events(run) if event.state == "running"]
+    for shard in begun:
+        (tmp_path / f"gate-{shard}").touch()
+    worker_of = at_work(run, begun=6, done=3)
+    assert sorted(worker_of.values()) == ["other@test", "threads@test", "threads@test"]
+    for shard in range(SHARDS):
+        (tmp_path / f"gate-{shard}").touch()
     assert run.wait(WAIT_SEC) is State.DONE
-    worker_of = {event.shard: event.data["worker"] for event in shard_events(run) if event.state == "running"}
-    open_here = most = 0
-    for event in shard_events(run):
-        if worker_of[event.shard] == "threads@test":
-            open_here += {"running": 1, "done": -1}.get(event.state, 0)
-            most = max(most, open_here)
-    assert most <= 3  # one at work, one that waits, one whose result is being stored
 
 
 @pytest.mark.parametrize("waiting", [0, 1])

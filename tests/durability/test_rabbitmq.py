@@ -18,7 +18,7 @@ from scheduler.embedded import LocalWorker, PrivateValkey
 from tests.durability import rabbitmq_node
 from tests.durability.conftest import ON_RABBITMQ, StartWorker, document, rows
 from tests.durability.rabbitmq_node import RabbitNode
-from tests.durability.test_recovery import kill_worker, wait_for_attempt
+from tests.durability.test_recovery import kill_worker, wait_for_attempt, wait_for_line
 
 WAIT_SEC = 60
 CONSUMER_TIMEOUT_SEC = 2
@@ -60,7 +60,7 @@ def test_queues_whose_names_end_alike_do_not_get_each_others_delayed_messages() 
 @ON_RABBITMQ
 @pytest.mark.parametrize("timeout_sec", [10.0])
 def test_a_dead_workers_shard_is_taken_over_as_soon_as_its_lease_has_ended(
-    start_worker: StartWorker, timeout_sec: float, monkeypatch: pytest.MonkeyPatch
+    start_worker: StartWorker, timeout_sec: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MLOC_VISIBILITY_TIMEOUT_SEC", str(timeout_sec))
     reset_settings()
@@ -68,8 +68,10 @@ def test_a_dead_workers_shard_is_taken_over_as_soon_as_its_lease_has_ended(
     run = submit_yaml(document({"taskType": "slow", "data": rows(4), "seconds": 60, "quick_from": 2}))
     wait_for_attempt(run, stage="slow")
     start_worker("second")
+    wait_for_line(tmp_path / "second" / "worker.log", " ready.")
     killed = kill_worker(first)
-    assert wait_for_attempt(run, stage="slow", attempt=2) - killed < timeout_sec
+    taken_over = wait_for_attempt(run, stage="slow", attempt=2)
+    assert taken_over - killed < timeout_sec + 4  # delays that only double come to 7 s and 15 s
     assert run.wait(WAIT_SEC) is State.DONE
 
 

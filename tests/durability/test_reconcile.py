@@ -47,13 +47,15 @@ def test_a_flushed_queue_is_filled_again_and_every_shard_runs_once(
     start_worker: StartWorker, cpu_queue: CpuQueue, tmp_path: Path
 ) -> None:
     first = start_worker("first")
-    spec = {"taskType": "slow", "data": rows(6), "seconds": 1, **SHARDED}
+    gate = tmp_path / "gate"
+    spec = {"taskType": "slow", "data": rows(6), "until": str(gate), **SHARDED}
     run = submit_yaml(document(spec))
     for event in run.events(follow=True):
         if event.kind == "shard" and event.shard.isdigit() and event.state == "running":
             break
     assert cpu_queue.flush() >= 4
     kill_worker(first)
+    gate.touch()
     start_worker("second", concurrency=4)
     reasons = reconcile_until_resent(reconciler(grace_sec=2))
     assert reasons[0].startswith("neither message nor worker for slow[")
@@ -69,10 +71,9 @@ def test_a_flushed_queue_is_filled_again_and_every_shard_runs_once(
 def test_a_run_whose_first_message_is_lost_is_sent_again_once(start_worker: StartWorker, cpu_queue: CpuQueue) -> None:
     run = submit_yaml(document({"stages": [stage("a"), stage("b", "a")]}))
     assert cpu_queue.flush() == 1
-    one, other = reconciler(), reconciler()
-    assert one.look() == []  # too young
-    assert reconcile_until_resent(one) == ["neither message nor worker for a[0]"]
-    assert [other.look(), one.look()] == [[], []]
+    assert reconciler(WAIT_SEC).look() == []  # too young
+    assert reconcile_until_resent() == ["neither message nor worker for a[0]"]
+    assert [reconciler(WAIT_SEC).look() for _ in range(2)] == [[], []]
     assert len(cpu_queue) == 1
     start_worker("one")
     assert run.wait(WAIT_SEC) is State.DONE
@@ -221,7 +222,8 @@ def test_where_messages_cannot_be_seen_stillness_and_claims_decide(start_worker:
     assert ledger.note_resent(run.id, resends=0, reason="test")
     assert not ledger.note_resent(run.id, resends=0, reason="by another at the same time")
     assert ledger.note_resent(run.id, resends=1, reason="test")
-    now = time.time()
+    now = run.status().run.resent
+    assert now is not None
     assert decide(picture(run, now=now + 3), grace_sec=1).action is Action.LEAVE  # the pause doubles
     assert decide(picture(run, now=now + 5), grace_sec=1).action is Action.RESEND
     assert decide(picture(run, now=now + 3, messages=RunMessages()), grace_sec=1).action is Action.RESEND

@@ -127,13 +127,15 @@ def test_a_task_that_is_passed_over_is_left_to_others_but_where_it_is_light(conn
 def test_who_passes_over_a_message_leaves_its_token_to_others_and_takes_it_in_the_end(
     connection: Connection, client: Client, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mloc_tasks.redis_delivery.PASS_OVER_SEC", 3.0)
+    monkeypatch.setattr("mloc_tasks.redis_delivery.PASS_OVER_SEC", WAIT_SEC)
     with connection.SimpleQueue("work") as queue:
         queue.put("one")
         queue.get(timeout=WAIT_SEC).requeue()
         with pytest.raises(Empty):
             queue.get(timeout=0.1)
         assert client.exists(f"{prefix}work\x06\x16wake")
+        passed_over = queue.channel.qos._given_back
+        passed_over.update(dict.fromkeys(passed_over, 0.0))
         assert queue.get(timeout=WAIT_SEC).payload == "one"
 
 

@@ -27,7 +27,7 @@ from tests.durability.conftest import PLUGINS, document, rows
 from tests.durability.rabbitmq_node import LOOPBACK, free_ports
 
 PASSWORD = "s3cr3t-w0rd"
-WAIT_SEC = 30
+WAIT_SEC = 60
 
 
 @pytest.fixture

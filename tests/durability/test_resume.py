@@ -115,9 +115,10 @@ def test_the_budget_of_attempts_starts_anew(start_worker: StartWorker) -> None:
 
 
 @ON_BOTH_BROKERS
-def test_a_cancelled_run_goes_on(start_worker: StartWorker) -> None:
+def test_a_cancelled_run_goes_on(start_worker: StartWorker, tmp_path: Path) -> None:
     start_worker("one")
-    stages = [stage("first"), {"name": "slow", "taskType": "slow", "data": rows(2), "seconds": 0.5}, stage("end")]
+    gate = tmp_path / "gate"
+    stages = [stage("first"), {"name": "slow", "taskType": "slow", "data": rows(2), "until": str(gate)}, stage("end")]
     stages[2]["dependsOn"] = ["slow"]
     run = submit_yaml(document({"stages": stages}))
     for event in run.events(follow=True):
@@ -127,6 +128,7 @@ def test_a_cancelled_run_goes_on(start_worker: StartWorker) -> None:
     assert run.wait(WAIT_SEC) is State.CANCELLED
     with pytest.raises(ResumeError, match="no stage of it failed"):
         run.retry_failed()
+    gate.touch()
     assert run.resume() == ("slow", "end")
     assert run.wait(WAIT_SEC) is State.DONE
     assert not run.status().run.cancel_requested

@@ -29,13 +29,13 @@ def spec(**more: Any) -> dict[str, Any]:
     return document({"taskType": "slow", "data": rows(ROWS), "seconds": 0.05, "retry": {"backoffSeconds": 0.1}, **more})
 
 
-def saved_files(results: Path, run: Run) -> list[Path]:
-    return sorted((results / run.id / "slow").glob("*/rows-*/*.jsonl"))
+def saved_files(results: Path, run: Run, *, shard: str = "*") -> list[Path]:
+    return sorted((results / run.id / "slow").glob(f"{shard}/rows-*/*.jsonl"))
 
 
-def wait_until_saved(results: Path, run: Run) -> None:
+def wait_until_saved(results: Path, run: Run, *, shard: str = "*") -> None:
     deadline = time.monotonic() + WAIT_SEC
-    while not saved_files(results, run):
+    while not saved_files(results, run, shard=shard):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -60,7 +60,7 @@ def check(run: Run, results: Path, *, attempts: int) -> None:
 
 def test_after_a_crash_of_the_host_only_the_remaining_rows_are_done(start_worker: StartWorker, tmp_path: Path) -> None:
     worker = start_worker("one")
-    run = submit_yaml(spec())
+    run = submit_yaml(spec(hangs_at=20))
     wait_until_saved(tmp_path / "results", run)
     kill_host(worker)
     check(run, tmp_path / "results", attempts=2)
@@ -71,7 +71,7 @@ def test_after_a_crash_of_the_host_only_the_remaining_rows_are_done(start_worker
 
 def test_the_rows_that_may_fail_are_a_share_of_all(start_worker: StartWorker, tmp_path: Path) -> None:
     worker = start_worker("one")
-    run = submit_yaml(spec(bad_from=30, max_failed=0.25))
+    run = submit_yaml(spec(hangs_at=20, bad_from=30, max_failed=0.25))
     wait_until_saved(tmp_path / "results", run)
     kill_host(worker)
     assert run.wait(WAIT_SEC) is State.DONE
@@ -80,7 +80,7 @@ def test_the_rows_that_may_fail_are_a_share_of_all(start_worker: StartWorker, tm
 
 def test_rows_saved_by_a_worker_that_vanished_are_used_by_another(start_worker: StartWorker, tmp_path: Path) -> None:
     first = start_worker("first")
-    run = submit_yaml(spec())
+    run = submit_yaml(spec(hangs_at=20))
     wait_until_saved(tmp_path / "results", run)
     os.killpg(first.pid, signal.SIGKILL)
     start_worker("second")
@@ -90,8 +90,8 @@ def test_rows_saved_by_a_worker_that_vanished_are_used_by_another(start_worker: 
 
 def test_a_shard_in_the_middle_of_a_stage_resumes_in_its_own_rows(start_worker: StartWorker, tmp_path: Path) -> None:
     worker = start_worker("one")
-    run = submit_yaml(spec(parallel={"enabled": True, "shard_size": 20}))
-    wait_until_saved(tmp_path / "results", run)
+    run = submit_yaml(spec(hangs_at=30, parallel={"enabled": True, "shard_size": 20}))
+    wait_until_saved(tmp_path / "results", run, shard="1")
     kill_host(worker)
     check(run, tmp_path / "results", attempts=2)
 
@@ -118,9 +118,9 @@ def test_what_was_saved_of_a_single_row_is_removed_with_the_others(start_worker:
 
 def test_a_host_that_dies_with_the_machine_leaves_no_process(start_worker: StartWorker, tmp_path: Path) -> None:
     worker = start_worker("one")
-    run = submit_yaml(spec())
+    run = submit_yaml(spec(hangs_at=20))
     wait_until_saved(tmp_path / "results", run)
     left = pool_children(worker)
     os.killpg(worker.pid, signal.SIGKILL)
-    _, alive = psutil.wait_procs(left, timeout=10)
+    _, alive = psutil.wait_procs(left, timeout=WAIT_SEC)
     assert not alive

@@ -18,6 +18,7 @@ from scheduler.embedded import PrivateValkey
 from scheduler.submit import warm_queues
 from tests.durability.conftest import ON_BOTH_BROKERS, StartWorker, document
 from tests.durability.test_recovery import WAIT_SEC, kill_worker, wait_for_attempt
+from tests.durability.test_saved_checkpoints import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,11 @@ def served_by(run: Run) -> str:
 
 
 @ON_BOTH_BROKERS
-def test_later_runs_of_a_model_go_to_the_worker_that_holds_it(start_worker: StartWorker) -> None:
+@pytest.mark.usefixtures("patient")
+def test_later_runs_of_a_model_go_to_the_worker_that_holds_it(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLOC_WARM_WAIT_SEC", "1000")
     start_worker("one")
     start_worker("two")
     first = submit_yaml(spec())
@@ -49,18 +54,20 @@ def test_later_runs_of_a_model_go_to_the_worker_that_holds_it(start_worker: Star
 
 
 @ON_BOTH_BROKERS
+@pytest.mark.usefixtures("patient")
 def test_a_shard_does_not_wait_for_a_busy_holder(start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLOC_WARM_WAIT_SEC", "0.5")
     start_worker("one")
     holder = served_by(submit_yaml(spec()))
     start_worker("two")
-    busy = submit_yaml(spec(seconds=30))
+    busy = submit_yaml(spec(seconds=1000))
     wait_for_attempt(busy, stage="warm")
     assert served_by(submit_yaml(spec())) != holder
     assert busy.status().state is State.RUNNING
     busy.cancel()
 
 
+@pytest.mark.usefixtures("patient")
 def test_beside_a_busy_holder_a_cold_worker_takes_what_waits_behind_the_shard_that_it_leaves(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,7 +118,7 @@ def test_a_run_is_sent_to_the_queue_whose_live_workers_hold_its_model(start_work
     assert warm_queues(ledger, workflow) == {"warm": {"cpu"}}
     assert warm_queues(ledger, other) == {"warm": set()}
     worker.stop()
-    assert warm_queues(ledger, workflow) == {}
+    wait_until(lambda: warm_queues(ledger, workflow) == {})
 
 
 class Workers:

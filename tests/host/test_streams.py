@@ -47,7 +47,8 @@ def test_a_quiet_worker_shows_the_last_lines_of_what_failed(hosts: Hosts, caplog
     assert "a line" in attempt.log
 
 
-def test_much_output_and_large_frames_block_nothing(hosts: Hosts) -> None:
+def test_much_output_and_large_frames_block_nothing(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mloc_tasks.host.process.MOST_WAITING", 1_000_000)  # more than what is printed
     attempt = hosts.start(["print_much", 10], ["log", LARGE], ["raise", "ValueError", "the end"], extra=LARGE)
     assert attempt.report() == ("log", LARGE, "warning")
     assert "ValueError: the end" in str(attempt.error())

@@ -18,7 +18,8 @@ class CheckpointedExecutor(Executor):
 
     What it has learned is a digest that each step goes into, so that a step left out or done twice shows. Lines
     `<attempt> <step>` go to the file `journal`, if there is one. `fail: {"2": [7, "final"]}`: attempt 2 fails after
-    step 7. `gate`: a file without which it waits after its last step.
+    step 7. `stops: {"1": 30}`: attempt 1 waits after step 30 for the file `released`. `gate`: a file without which it
+    waits after its last step.
     """
 
     name: ClassVar[str] = "checkpointed"
@@ -43,6 +44,8 @@ class CheckpointedExecutor(Executor):
             at, kind = spec.get("fail", {}).get(str(task.attempt), (0, ""))
             if state["step"] == at:
                 raise FAILURES[kind](f"failed after step {at}")
+            while spec.get("stops", {}).get(str(task.attempt)) == state["step"] and not Path(spec["released"]).exists():
+                time.sleep(0.05)
         while spec.get("gate") and not Path(spec["gate"]).exists():
             time.sleep(0.05)
         return {"ok": True, "model": "checkpointed", "began_after": first, "learned": state["learned"]}

@@ -19,7 +19,8 @@ from mloc_tasks.executors.generation.failures import FailureLimit
 class SlowExecutor(Executor):
     """Takes `seconds` for each of its rows and gives them back; with `child: true` beside a process of its own.
 
-    From attempt `quick_from` on, where that is given, it takes no time. With `until: FILE` it begins once that exists.
+    From attempt `quick_from` on, where that is given, it takes no time. With `until: FILE` it begins once that exists;
+    `{}` in its name stands for the shard's first row. Attempt 1 goes no further than row `hangs_at`, if it has that.
     Rows from `bad_from` on fail, and more of them than the share `max_failed` fail the stage.
     """
 
@@ -32,7 +33,7 @@ class SlowExecutor(Executor):
         if task["spec"].get("child"):
             subprocess.Popen(["sleep", "1000"])
         if until := task["spec"].get("until"):
-            while not Path(until).exists():
+            while not Path(until.format(task.inputs.start)).exists():
                 time.sleep(0.02)
         quick = task.attempt >= task["spec"].get("quick_from", sys.maxsize)
         bad_from = task["spec"].get("bad_from", sys.maxsize)
@@ -48,6 +49,8 @@ class SlowExecutor(Executor):
                 writer.write(item)
                 limit.check([item])
                 task.report.progress(index + 1 - task.inputs.start, len(task.inputs))
+                while task.attempt == 1 and index == task["spec"].get("hangs_at"):
+                    time.sleep(0.05)
             if task["spec"].get("lingers") and task.attempt == 1:
                 time.sleep(1_000)
         usage = {"num_requests": len(task.inputs)}

@@ -24,7 +24,8 @@ CHILDREN = {
     "plain": "",
     "own session": "import os; os.setsid()",
     "deaf": "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)",
-    "grandchild": "import os; os.fork() and os._exit(0); os.setsid()",
+    "grandchild": "import os; here = os.getpid(); os.fork() and os._exit(0); os.setsid()\n"
+    "while os.getppid() == here: time.sleep(0.001)",
 }
 CHILD = "import time; {}\nopen({!r}, 'w').close()\ntime.sleep(1000)"
 

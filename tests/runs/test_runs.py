@@ -205,12 +205,15 @@ def test_a_cancelled_stage_is_handed_back_no_more(worker: LocalWorker) -> None:
     assert shard.state is State.CANCELLED
 
 
-def test_a_short_wait_is_short() -> None:
-    run = submit_yaml(document({"stages": [echo("far", message="x", resources={"hardware": {"cpu": 4_000}})]}))
+def test_a_short_wait_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scheduler.runs.BLOCK_MS", 60_000)
+    queues = tmp_path / "queues.yaml"
+    queues.write_text("queues: {lonely: {taskTypes: ['*']}}")
+    run = submit_yaml(document({"taskType": "echo", "message": "x"}), settings=Settings(queues_file=queues))
     started = time.monotonic()
     with pytest.raises(TimeoutError):
         run.wait(0.1)
-    assert time.monotonic() - started < 0.8
+    assert time.monotonic() - started < 30
     run.cancel()
 
 
@@ -223,8 +226,7 @@ def test_a_target_time_is_reported_met_or_missed() -> None:
 
 
 def test_waiting_too_short_raises_with_the_state() -> None:
-    stages = [echo(f"s{number}", data=items(50)) for number in range(30)]
-    run = submit_yaml(document({"stages": stages}))
+    run = submit_yaml(document({"stages": [echo("far", message="x", resources={"hardware": {"cpu": 4_000}})]}))
     with pytest.raises(TimeoutError, match=run.id):
         run.wait(0.0)
-    assert run.wait(WAIT_SEC) is State.DONE
+    assert run.cancel() is State.CANCELLED

@@ -28,7 +28,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
     max_leaves=8,
 )
-limits = settings(deadline=1000, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+limits = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 
 def attempt(document: Any) -> Workflow | None:

@@ -73,9 +73,9 @@ def test_surrogates_in_text_are_refused() -> None:
 
 @pytest.mark.parametrize("make", [str, str.encode])
 def test_large_documents_are_refused_before_parsing(make: type[str]) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert "limit is 1048576" in only(problems_of(make("- x\n" * LARGEST_DOCUMENT))).message
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1
 
 
 def test_large_file_is_not_read_whole(tmp_path: Path) -> None:

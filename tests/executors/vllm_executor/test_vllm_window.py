@@ -12,6 +12,7 @@ from mloc_tasks.errors import ExecutionError
 from mloc_tasks.executors.vllm.window import HELD_PER_FLIGHT, Ready, Window
 
 Question = int
+WAIT_SEC = 30.0
 
 
 class Oracle:
@@ -22,11 +23,14 @@ class Oracle:
         self.asked: list[Question] = []
         self.cancelled: list[Question] = []
         self.all_cancelled = threading.Event()
+        self._more_asked = threading.Condition()
         self._gates: dict[Question, asyncio.Event] = {}
         self._open: set[Question] = set()
 
     async def ask(self, question: Question) -> str:
-        self.asked.append(question)
+        with self._more_asked:
+            self.asked.append(question)
+            self._more_asked.notify_all()
         gate = self._gates.setdefault(question, asyncio.Event())
         if question in self._open:
             gate.set()
@@ -39,6 +43,11 @@ class Oracle:
         if question < 0:
             raise ValueError(f"nobody knows {question}")
         return f"answer {question}"
+
+    def wait_until_asked(self, *questions: Question) -> None:
+        """What is cancelled before that has not begun, and cannot tell."""
+        with self._more_asked:
+            assert self._more_asked.wait_for(lambda: set(questions) <= set(self.asked), WAIT_SEC)
 
     def allow(self, *questions: Question) -> None:
         """Before or after they were asked."""
@@ -125,25 +134,31 @@ def test_an_error_ends_the_pass_and_cancels_what_is_under_way(oracle: Oracle) ->
     oracle.allow(-1)
     with pytest.raises(ValueError, match="nobody knows -1"):
         flat(window(oracle, in_flight=4).results([1, -1, 2]))
-    assert oracle.all_cancelled.wait(10)
+    assert oracle.all_cancelled.wait(WAIT_SEC)
     oracle.allow()  # a turn of the loop, in which all of them see it
     assert set(oracle.cancelled) == set(oracle.asked) - {-1}
 
 
 def test_a_cancelled_attempt_ends_though_nothing_is_answered(oracle: Oracle) -> None:
     cancelled = threading.Event()
-    threading.Timer(0.05, cancelled.set).start()
+
+    def cancel() -> None:
+        oracle.wait_until_asked(1, 2)
+        cancelled.set()
+
+    threading.Thread(target=cancel).start()
     with pytest.raises(ExecutionError, match="cancelled"):
         flat(window(oracle, in_flight=2, cancelled=cancelled).results([1, 2, 3]))
-    assert oracle.all_cancelled.wait(10)
+    assert oracle.all_cancelled.wait(WAIT_SEC)
 
 
 def test_leaving_early_cancels_what_is_under_way(oracle: Oracle) -> None:
     oracle.allow(1)
     results = window(oracle, in_flight=2).results([1, 2, 3])
     assert next(results) == ["answer 1"]
+    oracle.wait_until_asked(2, 3)
     results.close()
-    assert oracle.all_cancelled.wait(10)
+    assert oracle.all_cancelled.wait(WAIT_SEC)
 
 
 def test_two_passes_share_a_loop(oracle: Oracle) -> None:

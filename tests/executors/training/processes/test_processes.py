@@ -10,7 +10,7 @@ from troupe import begin, rows
 
 from mloc_tasks.errors import ConfigError
 from tests.executors.executor_tasks import task_of
-from tests.host.conftest import Hosts
+from tests.host.conftest import Hosts, wait_until
 from tests.plugins.mloc_test_troupe import LackingExecutor, TroupeExecutor
 
 
@@ -42,11 +42,11 @@ def test_the_first_one_is_heard_while_it_runs_and_the_others_are_not(hosts: Host
     assert attempt.report() == ("log", "halfway", "warning")
     assert attempt.report() == ("metrics", 1, {"loss": 0.5})
     assert not attempt.future.done()
+    wait_until(lambda: "printed by the first" in attempt.log)
     gate.touch()
     attempt.result()
     assert attempt.report() == ("progress", 2, 2)
     assert attempt.reports.empty()
-    assert "printed by the first" in attempt.log
     assert "printed by the second" not in attempt.log
 
 

@@ -11,6 +11,7 @@ from celery import bootsteps
 from mloc_tasks.scratch import remove_left
 from mloc_tasks.settings import get_settings
 
+SOON_SEC = 1.0
 INTERVAL_SEC = 60.0
 
 _wanted = threading.Event()
@@ -23,6 +24,9 @@ def sweep_soon() -> None:
 
 class Sweeper(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
     """Sweeps when the worker starts, when it lost a pool child, and every minute, because other workers die too.
+
+    What a killed process was just starting may hold its folders a moment longer. So it looks again a second after
+    it was woken, and ever less often up to the minute.
 
     The folders of a store on a shared disk are not its concern: any worker that ends the run removes those.
     """
@@ -45,8 +49,9 @@ class Sweeper(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no
 
     def _sweep(self) -> None:
         roots = {tempfile.gettempdir(), str(get_settings().scratch_dir or tempfile.gettempdir())}
+        wait_sec = SOON_SEC
         while not self._stopping:
             _wanted.clear()
             for root in roots:
                 remove_left(root)
-            _wanted.wait(INTERVAL_SEC)
+            wait_sec = SOON_SEC if _wanted.wait(wait_sec) else min(2 * wait_sec, INTERVAL_SEC)

@@ -14,6 +14,22 @@ import pytest
 from mloc_tasks.artifacts.s3_connection import S3Settings, connect
 
 LIVE_ENDPOINT = os.environ.get("MLOC_TEST_S3_ENDPOINT", "")
+# Real servers let one of several writers through `If-None-Match: *`. moto looks and then writes, in threads: now and
+# then two pass.
+SERVER = """
+import threading
+from moto.s3.responses import S3Response
+from moto.server import main
+
+put, one_at_a_time = S3Response.put_object, threading.Lock()
+
+def put_object(self):
+    with one_at_a_time:
+        return put(self)
+
+S3Response.put_object = put_object
+main(["-H", "127.0.0.1", "-p", "0"])
+"""
 
 
 def pytest_report_header() -> str:
@@ -26,7 +42,7 @@ def pytest_report_header() -> str:
 def moto_endpoint() -> Iterator[str]:
     """An S3 server in a process of its own, so that requests really travel."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
+        [sys.executable, "-c", SERVER],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
+
+from mloc_tasks.artifacts.staging import new_file, write_all
 
 
 def file_digest(path: Path, *, cache_dir: Path) -> str:
@@ -22,8 +23,7 @@ def file_digest(path: Path, *, cache_dir: Path) -> str:
         pass  # no record yet, or one that was cut off: it is made anew
     with path.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    record.parent.mkdir(parents=True, exist_ok=True)
-    written = record.with_suffix(f".{os.getpid()}.tmp")
-    written.write_text(json.dumps({"identity": identity, "sha256": digest}), encoding="utf-8")
-    os.replace(written, record)
+    # Under a name of its own: threads write it at the same time, and so do containers whose process ids are equal.
+    with new_file(str(record)) as written:
+        write_all(written, json.dumps({"identity": identity, "sha256": digest}).encode())
     return digest

@@ -10,10 +10,10 @@ from types import MethodType
 from typing import Any
 
 from celery import bootsteps
-from celery.worker import state
 
 from mloc_tasks import intake
 from mloc_tasks.signatures import SHARD, shard_name
+from mloc_tasks.worker.taken import reserved
 
 PATIENCE_SEC = 0.5  # most shards have their place by then
 
@@ -44,9 +44,7 @@ class Backpressure(bootsteps.StartStopStep):  # type: ignore[misc]  # celery shi
         def can_consume(_: Any) -> bool:
             known = self._waiting_since
             self._waiting_since = {
-                request.id: known.get(request.id, time.monotonic())
-                for request in _reserved()
-                if not _has_place(request)
+                request.id: known.get(request.id, time.monotonic()) for request in reserved() if not _has_place(request)
             }
             if self._waiting_since.keys() - known:  # the loop sleeps until something comes
                 consumer.hub.call_later(PATIENCE_SEC, lambda: None)
@@ -68,11 +66,6 @@ class Backpressure(bootsteps.StartStopStep):  # type: ignore[misc]  # celery shi
     def _drain(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._woken, 4096)
-
-
-def _reserved() -> list[Any]:
-    """Celery's set of weak references, copied in one step: threads change it, and end an iteration by that."""
-    return [request for each in tuple(state.reserved_requests.data) if (request := each()) is not None]
 
 
 def _shares_hosts(pool: Any) -> bool:

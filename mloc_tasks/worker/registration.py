@@ -13,7 +13,6 @@ from typing import Any
 
 import redis
 from celery import bootsteps
-from celery.worker import state
 
 from mloc_tasks import __version__
 from mloc_tasks.capabilities import Capabilities, Requirement, shortfalls
@@ -25,6 +24,7 @@ from mloc_tasks.settings import Settings, get_settings
 from mloc_tasks.signatures import shard_name
 from mloc_tasks.worker.hardware import machine_capabilities
 from mloc_tasks.worker.registry import WorkerInfo, register, unregister
+from mloc_tasks.worker.taken import active
 
 logger = logging.getLogger("mloc.worker")
 
@@ -80,7 +80,7 @@ class Registration(bootsteps.StartStopStep):  # type: ignore[misc]  # celery shi
 
 def running_shards() -> tuple[str, ...]:
     """What the pool works on, as `run/stage[shard]`."""
-    names = (shard_name(request.name, request.args) for request in list(state.active_requests))
+    names = (shard_name(request.name, request.args) for request in active())
     return tuple(sorted(f"{name[0]}/{name[1]}[{name[2]}]" for name in names if name))
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from billiard import pool
 from celery.signals import worker_shutting_down
-from celery.worker import state
 
 from mloc_tasks.settings import get_settings
 from mloc_tasks.worker.request import give_claim_up
+from mloc_tasks.worker.taken import active
 
 logger = logging.getLogger("mloc.worker")
 
@@ -51,6 +51,6 @@ def _hand_back() -> None:
     """Give up the claims of what runs, so that others may take it at once; then Celery's cold shutdown, which cancels
     running tasks and puts their messages back."""
     logger.warning("running shards are handed back now")
-    for request in list(state.active_requests):
+    for request in active():
         give_claim_up(request)
     os.kill(os.getpid(), signal.SIGQUIT)

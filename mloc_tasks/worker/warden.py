@@ -11,13 +11,13 @@ from typing import Any
 
 import psutil
 from celery import bootsteps
-from celery.worker import state
 
 from mloc_tasks.errors import IllegalTransitionError, MlocError, StaleAttemptError
 from mloc_tasks.executors.registry import executor_class
 from mloc_tasks.ledger import Failure, Ledger, StageJob, State
 from mloc_tasks.settings import Settings, get_settings
 from mloc_tasks.signatures import shard_name
+from mloc_tasks.worker.taken import active
 
 logger = logging.getLogger("mloc.worker")
 
@@ -67,10 +67,10 @@ class Rounds:
     def look(self) -> None:
         """One round. A ledger that does not answer is asked again in the next."""
         self._kill_the_late()
-        active = list(state.active_requests)
-        for over in self._noticed.keys() - {request.id for request in active}:
+        running = active()
+        for over in self._noticed.keys() - {request.id for request in running}:
             del self._noticed[over]
-        for request in active:
+        for request in running:
             pid = request.worker_pid
             if pid is None or not request.time_start or pid in self._ending:
                 continue

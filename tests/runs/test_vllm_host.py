@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -68,8 +69,12 @@ def done(run: Run) -> Run:
 
 
 def hosts(worker: LocalWorker) -> list[psutil.Process]:
-    processes = psutil.Process(worker.pid).children(recursive=True)
-    return [each for each in processes if any("boot.py" in word for word in each.cmdline()[:2])]
+    found = []
+    for process in psutil.Process(worker.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that lived for a moment only
+            if any("boot.py" in word for word in process.cmdline()[:2]):
+                found.append(process)
+    return found
 
 
 def test_runs_at_the_same_time_share_one_engine(threads: LocalWorker) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
@@ -188,8 +189,9 @@ def test_dead_engine_fails_its_attempts_for_another_try(runs: Runs) -> None:
 
     def kill() -> None:
         for child in psutil.Process().children(recursive=True):
-            if "Worker" in "".join(child.cmdline()):
-                child.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # one that lived for a moment only
+                if "Worker" in "".join(child.cmdline()):
+                    child.kill()
 
     threading.Timer(2, kill).start()
     with pytest.raises(RetryableExecutionError, match="engine died"):

@@ -183,20 +183,20 @@ def test_a_put_that_fails_half_way_can_be_repeated(
     assert len(list(store.list())) == 7
 
 
-def silent_server() -> socket.socket:
-    """Accepts connections and never says a word, as a full store does."""
-    server = socket.create_server(("127.0.0.1", 0))
-    server.listen(64)
+def silent_server(*, listening: bool) -> socket.socket:
+    """Accepts connections and never says a word, as a full store does; or refuses them, on a port that nobody gets."""
+    server = socket.socket()
+    server.bind(("127.0.0.1", 0))
+    if listening:
+        server.listen(64)
     return server
 
 
 @pytest.mark.usefixtures("moto_credentials")
 @pytest.mark.parametrize("listening", [False, True])
 def test_a_store_that_does_not_answer_is_given_up(large: Path, tmp_path: Path, listening: bool) -> None:
-    server = silent_server()
+    server = silent_server(listening=listening)
     endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
-    if not listening:
-        server.close()
     store = open_store("s3://bucket/root", endpoint_url=endpoint, connect_timeout=0.3, read_timeout=0.3, attempts=1)
     for attempt in (
         lambda: store.put_dir(large, "p"),

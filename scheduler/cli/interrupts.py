@@ -3,38 +3,49 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-@contextmanager
-def one_interrupt() -> Iterator[Callable[[], None]]:
-    """Within it the first SIGINT, SIGTERM or SIGHUP raises KeyboardInterrupt and later ones do nothing.
+class Interrupts:
+    """What was heard within `one_interrupt`."""
 
-    It gives a function after whose call none raises any more: for when what is left to do is cleaning up.
-    A signal that the parent process had us ignore (nohup) stays ignored.
-    """
-    heard = False
+    def __init__(self) -> None:
+        self._heard = False
+        self._over = False
 
-    def interrupt(number: int, frame: Any) -> None:
-        nonlocal heard
-        if not heard:
-            heard = True
+    def check(self) -> None:
+        """Raise the interrupt that got lost: Python drops what is raised while it finalises an object."""
+        if self._heard and not self._over:
             raise KeyboardInterrupt
 
-    def no_more() -> None:
-        nonlocal heard
-        heard = True
+    def no_more(self) -> None:
+        """None is raised any more: what is left to do is cleaning up."""
+        self._over = True
 
+    def hear(self, number: int, frame: Any) -> None:
+        """Handle a signal."""
+        if not (self._heard or self._over):
+            self._heard = True
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def one_interrupt() -> Iterator[Interrupts]:
+    """Within it the first SIGINT, SIGTERM or SIGHUP raises KeyboardInterrupt and later ones do nothing.
+
+    A signal that the parent process had us ignore (nohup) stays ignored.
+    """
+    interrupts = Interrupts()
     before = {each: signal.getsignal(each) for each in _SIGNALS}
     for each, handler in before.items():
         if handler is not signal.SIG_IGN:
-            signal.signal(each, interrupt)
+            signal.signal(each, interrupts.hear)
     try:
-        yield no_more
+        yield interrupts
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

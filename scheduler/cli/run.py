@@ -16,6 +16,7 @@ MOST_PLACES = 8
 
 if TYPE_CHECKING:
     from mloc_tasks.spec import Workflow
+    from scheduler.cli.interrupts import Interrupts
     from scheduler.embedded import EmbeddedStack
     from scheduler.runs import Run, RunStatus
 
@@ -46,13 +47,13 @@ def run(
     from scheduler.cli.interrupts import one_interrupt
     from scheduler.embedded import EmbeddedStack
 
-    with one_interrupt() as no_more_interrupts:
+    with one_interrupt() as interrupts:
         workflow, text, queues = _checked(spec)
         with EmbeddedStack(queues, concurrency=concurrency) as stack:
             try:
-                code = _run_on(stack, workflow, text, spec=spec, as_json=as_json)
+                code = _run_on(stack, workflow, text, interrupts, spec=spec, as_json=as_json)
             finally:
-                no_more_interrupts()
+                interrupts.no_more()
     if code:
         raise typer.Exit(code)
 
@@ -78,18 +79,24 @@ def _checked(spec: Path) -> tuple[Workflow, str, tuple[str, ...]]:
     return workflow, text, tuple(queue.name for queue in queues)
 
 
-def _run_on(stack: EmbeddedStack, workflow: Workflow, text: str, *, spec: Path, as_json: bool) -> int:
+def _run_on(
+    stack: EmbeddedStack, workflow: Workflow, text: str, interrupts: Interrupts, *, spec: Path, as_json: bool
+) -> int:
     """Submit, follow, report; returns the exit code."""
     from mloc_tasks.ledger import Ledger
     from mloc_tasks.settings import get_settings
     from scheduler.cli.follow import follow
     from scheduler.submit import submit
 
+    def check() -> None:
+        interrupts.check()
+        stack.check()
+
     submitted: Run | None = None
     try:
         settings = get_settings()  # the stack's own Redis is in them now
         submitted = submit(workflow, text=text, ledger=Ledger.connect(settings), settings=settings)
-        status = follow(submitted, check=stack.check)
+        status = follow(submitted, check=check)
         return _report(submitted, status, stack, spec=spec, as_json=as_json)
     except KeyboardInterrupt:
         _cancel(submitted)

@@ -41,7 +41,7 @@ class Failure:
                 logger.error("%s", line)
             return from_frame(self.frame)
         how = how_it_ended(self.frame["code"])
-        for line in self.process.tail:
+        for line in list(self.process.tail):  # what it has forked may still write
             logger.error("[process %d] %s", self.process.rank, line)
         return HostCrashedError(
             f"process {self.process.rank} of the training's {of} {how} in the middle of it",

@@ -48,8 +48,9 @@ class Registration(bootsteps.StartStopStep):  # type: ignore[misc]  # celery shi
         if self._info is None:
             self._info = describe_worker(consumer, settings)
             warn_of_queues(self._info.queues, settings)
-        self._stopping.clear()
-        self._thread = threading.Thread(target=self._beat, args=(settings,), name="mloc-heartbeat", daemon=True)
+        self._stopping = threading.Event()  # a new one: an old thread that a stalled Redis holds must still end
+        arguments = (settings, self._stopping)
+        self._thread = threading.Thread(target=self._beat, args=arguments, name="mloc-heartbeat", daemon=True)
         self._thread.start()
 
     def stop(self, consumer: Any) -> None:
@@ -60,7 +61,7 @@ class Registration(bootsteps.StartStopStep):  # type: ignore[misc]  # celery shi
 
     shutdown = stop
 
-    def _beat(self, settings: Settings) -> None:
+    def _beat(self, settings: Settings, stopping: threading.Event) -> None:
         assert self._info is not None
         keys = Keys(settings.prefix)
         with connect(settings) as client:
@@ -70,7 +71,7 @@ class Registration(bootsteps.StartStopStep):  # type: ignore[misc]  # celery shi
                     register(client, keys, now, ttl_sec=settings.heartbeat_ttl_sec)
                 except redis.exceptions.RedisError as error:
                     logger.warning("sign of life not sent, next try in %gs: %s", settings.heartbeat_interval_sec, error)
-                if self._stopping.wait(settings.heartbeat_interval_sec):
+                if stopping.wait(settings.heartbeat_interval_sec):
                     break
             try:
                 unregister(client, keys, self._info.id)

@@ -92,7 +92,8 @@ class RabbitNode:
                 if time.monotonic() > deadline:
                     raise RuntimeError(f"a worker still serves queue {queue}")
                 time.sleep(0.05)
-            for name in (*(level_name(level) for level in range(MAX_NUMBER_OF_BITS_TO_USE)), queue):
+            # From the longest delays on, because what waits goes from there to the shorter ones, and then to the queue.
+            for name in (*(level_name(level) for level in reversed(range(MAX_NUMBER_OF_BITS_TO_USE))), queue):
                 purge(connection, name)
 
     def close_connections(self) -> None:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import amqp
@@ -34,11 +34,14 @@ def missing() -> str:
 
 
 class RabbitNode:
-    """One node, and the port mapper (epmd) that Erlang wants beside it. `url` is its MLOC_BROKER_URL."""
+    """One node, and the port mapper (epmd) that Erlang wants beside it. `url` is its MLOC_BROKER_URL.
 
-    def __init__(self, folder: Path, *, consumer_timeout_ms: int | None = None) -> None:
+    `ports`: three that are reserved for it.
+    """
+
+    def __init__(self, folder: Path, ports: Sequence[int], *, consumer_timeout_ms: int | None = None) -> None:
         self._folder = folder
-        self._port, self._dist_port, self._epmd_port = free_ports(3)
+        self._port, self._dist_port, self._epmd_port = ports
         self._consumer_timeout_ms = consumer_timeout_ms
         self._processes: list[subprocess.Popen[bytes]] = []
         self.url = f"amqp://guest:guest@{LOOPBACK}:{self._port}//"
@@ -148,13 +151,14 @@ def running(*, consumer_timeout_ms: int | None = None) -> Iterator[RabbitNode]:
     if reason := missing():
         pytest.skip(reason)
     folder = Path(tempfile.mkdtemp(prefix="mloc-test-", dir="/tmp"))
-    node = RabbitNode(folder, consumer_timeout_ms=consumer_timeout_ms)
-    try:
-        node.start()
-        yield node
-    finally:
-        node.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    with reserved_ports(3) as ports:
+        node = RabbitNode(folder, ports, consumer_timeout_ms=consumer_timeout_ms)
+        try:
+            node.start()
+            yield node
+        finally:
+            node.stop()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def purge(connection: amqp.Connection, queue: str) -> int:
@@ -171,10 +175,16 @@ def consumers(connection: amqp.Connection, queue: str) -> int:
     return 0
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on, all different."""
-    sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+@contextlib.contextmanager
+def reserved_ports(count: int) -> Iterator[list[int]]:
+    """Ports of loopback to start servers on, also again: within the block nobody else is given one of them.
+
+    The kernel gives no port twice while a socket is bound to it; one that does not listen leaves it to servers that,
+    like it, allow it to be used again.
+    """
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind((LOOPBACK, 0))
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        yield [each.getsockname()[1] for each in sockets]

@@ -24,7 +24,7 @@ from mloc_tasks.settings import reset_settings
 from scheduler import submit_yaml
 from scheduler.embedded import LocalWorker, PrivateValkey, server_binary, spawn
 from tests.durability.conftest import PLUGINS, document, rows
-from tests.durability.rabbitmq_node import LOOPBACK, free_ports
+from tests.durability.rabbitmq_node import LOOPBACK, reserved_ports
 
 PASSWORD = "s3cr3t-w0rd"
 WAIT_SEC = 60
@@ -38,17 +38,24 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture
+def sentinel_port() -> Iterator[int]:
+    """A port for a Sentinel."""
+    with reserved_ports(1) as (number,):
+        yield number
+
+
+@pytest.fixture
 def port(folder: Path) -> Iterator[int]:
     """A Valkey on this port of loopback, for its default user and for `mloc`, both with the password."""
-    (number,) = free_ports(1)
-    server = PrivateValkey(folder, options=("--port", str(number), "--bind", LOOPBACK))
-    server.start()
-    with redis.Redis.from_url(server.url) as client:
-        client.execute_command("ACL", "SETUSER", "mloc", "on", f">{PASSWORD}", "~*", "&*", "+@all")
-        client.config_set("masterauth", PASSWORD)
-        client.config_set("requirepass", PASSWORD)
-    yield number
-    server.stop()
+    with reserved_ports(1) as (number,):
+        server = PrivateValkey(folder, options=("--port", str(number), "--bind", LOOPBACK))
+        server.start()
+        with redis.Redis.from_url(server.url) as client:
+            client.execute_command("ACL", "SETUSER", "mloc", "on", f">{PASSWORD}", "~*", "&*", "+@all")
+            client.config_set("masterauth", PASSWORD)
+            client.config_set("requirepass", PASSWORD)
+        yield number
+        server.stop()
 
 
 def run_over(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,22 +110,21 @@ def test_tls_with_a_certificate_of_ones_own(
 
 
 def test_a_server_that_a_sentinel_names(
-    port: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    port: int, sentinel_port: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (number,) = free_ports(1)
     conf = folder / "sentinel.conf"
     conf.write_text(
-        f"port {number}\nbind {LOOPBACK}\ndir {folder}\nsentinel monitor main {LOOPBACK} {port} 1\n"
+        f"port {sentinel_port}\nbind {LOOPBACK}\ndir {folder}\nsentinel monitor main {LOOPBACK} {port} 1\n"
         f"sentinel auth-pass main {PASSWORD}\nrequirepass {PASSWORD}-2\n"
     )
     process = spawn([str(server_binary()), str(conf), "--sentinel"], folder / "sentinel.log", os.environ)
     try:
-        with redis.Redis(port=number, password=f"{PASSWORD}-2") as client:
+        with redis.Redis(port=sentinel_port, password=f"{PASSWORD}-2") as client:
             deadline = time.monotonic() + WAIT_SEC
             while not _knows_master(client):
                 assert time.monotonic() < deadline, (folder / "sentinel.log").read_text()
                 time.sleep(0.05)
-        url = f"sentinel://:{PASSWORD}@{LOOPBACK}:{number}/1?master_name=main&sentinel_password={PASSWORD}-2"
+        url = f"sentinel://:{PASSWORD}@{LOOPBACK}:{sentinel_port}/1?master_name=main&sentinel_password={PASSWORD}-2"
         run_over(url, tmp_path, monkeypatch)
     finally:
         process.kill()

@@ -5,8 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
+from typing import Any
+from weakref import WeakSet
+
+import pytest
+from celery.worker import state
 
 from mloc_tasks.ledger import Ledger
+from mloc_tasks.signatures import SHARD
+from mloc_tasks.worker.registration import running_shards
 from mloc_tasks.worker.registry import WorkerInfo, clean_up, live_workers
 from scheduler import submit_yaml
 from tests.durability.conftest import ON_BOTH_BROKERS, StartWorker, document, rows
@@ -55,3 +63,26 @@ def test_a_killed_worker_expires_and_cleanup_forgets_it(start_worker: StartWorke
     ledger = Ledger.connect()
     assert clean_up(ledger.client, ledger.keys) == ["one@test"]
     assert clean_up(ledger.client, ledger.keys) == []
+
+
+class Request:
+    """What is read of Celery's."""
+
+    def __init__(self, shard: int) -> None:
+        self.name = SHARD
+        self.args = ("run", "stage", shard)
+
+
+class Changing(WeakSet[Any]):
+    """As where another thread changes the set in each step of an iteration."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for each in super().__iter__():
+            yield each
+            self.discard(each)
+
+
+def test_what_runs_is_told_while_other_threads_begin_and_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = [Request(shard) for shard in range(3)]
+    monkeypatch.setattr(state, "active_requests", Changing(requests))
+    assert running_shards() == ("run/stage[0]", "run/stage[1]", "run/stage[2]")

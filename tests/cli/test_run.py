@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +14,9 @@ import pytest
 
 from tests.cli.conftest import MLOC, Mloc, environment
 from tests.cli.documents import ECHO, THREE_MISTAKES, slow_spec
+from tests.waiting import wait_until
 
 Spec = Callable[[str], str]
-GONE_IN_SEC = 30.0
 
 
 @pytest.fixture
@@ -46,14 +45,6 @@ def runs(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait for the last processes, which may outlive the command for a moment."""
-    deadline = time.monotonic() + GONE_IN_SEC
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert holds()
 
 
 def assert_nothing_left(private: dict[str, str], *, but: str | None = None) -> None:

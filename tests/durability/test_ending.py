@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import psutil
 import pytest
 
@@ -11,6 +9,7 @@ from mloc_tasks.ledger import State
 from scheduler import submit_yaml
 from tests.durability.conftest import ON_BOTH_BROKERS, StartWorker, document, rows
 from tests.durability.test_recovery import WAIT_SEC, pool_children, wait_for_attempt
+from tests.waiting import wait_until
 
 pytestmark = ON_BOTH_BROKERS
 
@@ -30,10 +29,7 @@ def test_cancelling_ends_a_running_shard_and_all_it_started(
         document({"stages": [{"name": "long", **LONG, "child": True}, {"name": "b", "taskType": "echo"}]})
     )
     wait_for_attempt(run, stage="long")
-    deadline = time.monotonic() + WAIT_SEC
-    while not (sleepers := processes_named("sleep", pool_children(worker))):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    sleepers = wait_until(lambda: processes_named("sleep", pool_children(worker)))
     run.cancel()
     assert run.wait(WAIT_SEC) is State.CANCELLED
     psutil.wait_procs(sleepers, timeout=WAIT_SEC)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tests.durability import rabbitmq_node
 from tests.durability.conftest import ON_RABBITMQ, StartWorker, document, rows
 from tests.durability.rabbitmq_node import RabbitNode
 from tests.durability.test_recovery import kill_worker, wait_for_attempt, wait_for_line
+from tests.waiting import wait_until
 
 WAIT_SEC = 60
 CONSUMER_TIMEOUT_SEC = 2
@@ -106,10 +106,7 @@ def test_a_broken_connection_to_the_broker_interrupts_nothing(
     assert run.wait(WAIT_SEC) is State.DONE
     assert next(Ledger.connect().shards(run.id, "slow")).attempt == 1
     log = tmp_path / "one" / "worker.log"
-    deadline = time.monotonic() + WAIT_SEC
-    while log.read_text().count("Connected to amqp://") < 2:
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
+    wait_until(lambda: log.read_text().count("Connected to amqp://") >= 2, why=log.read_text)
 
 
 @ON_RABBITMQ

@@ -23,6 +23,7 @@ from tests.durability.conftest import ON_BOTH_BROKERS, ON_RABBITMQ, TIMEOUT_SEC,
 from tests.durability.cpu_queue import CpuQueue
 from tests.durability.test_recovery import WAIT_SEC, attempts_in_store, kill_worker, wait_for_attempt
 from tests.durability.test_resume import SHARDED, stage
+from tests.waiting import wait_until
 
 GRACE_SEC = 0.5
 
@@ -35,11 +36,7 @@ def reconciler(grace_sec: float = GRACE_SEC) -> Reconciler:
 def reconcile_until_resent(each: Reconciler | None = None) -> list[str]:
     """Look until something is done, as `mloc reconcile` does; gives what it said."""
     each = each or reconciler()
-    deadline = time.monotonic() + WAIT_SEC
-    while not (findings := each.look()):
-        assert time.monotonic() < deadline, "nothing was found to be stranded"
-        time.sleep(0.1)
-    return [finding.decision.reason for finding in findings]
+    return [finding.decision.reason for finding in wait_until(each.look, why=lambda: "nothing stranded")]
 
 
 @ON_BOTH_BROKERS

@@ -15,6 +15,7 @@ from mloc_tasks.settings import reset_settings
 from scheduler import Run, submit_yaml
 from scheduler.embedded import LocalWorker
 from tests.durability.conftest import ON_BOTH_BROKERS, TIMEOUT_SEC, StartWorker, document, rows
+from tests.waiting import wait_until
 
 pytestmark = ON_BOTH_BROKERS
 
@@ -35,10 +36,7 @@ def wait_for_failure(run: Run, *, stage: str) -> None:
 
 
 def wait_for_line(log: Path, text: str) -> None:
-    deadline = time.monotonic() + WAIT_SEC
-    while text not in log.read_text():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
+    wait_until(lambda: text in log.read_text(), why=log.read_text)
 
 
 def pool_children(worker: LocalWorker) -> list[psutil.Process]:

@@ -11,7 +11,6 @@ import socket
 import ssl
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from scheduler import submit_yaml
 from scheduler.embedded import LocalWorker, PrivateValkey, server_binary, spawn
 from tests.durability.conftest import PLUGINS, document, rows
 from tests.durability.rabbitmq_node import LOOPBACK, reserved_ports
+from tests.waiting import wait_until
 
 PASSWORD = "s3cr3t-w0rd"
 WAIT_SEC = 60
@@ -120,10 +120,7 @@ def test_a_server_that_a_sentinel_names(
     process = spawn([str(server_binary()), str(conf), "--sentinel"], folder / "sentinel.log", os.environ)
     try:
         with redis.Redis(port=sentinel_port, password=f"{PASSWORD}-2") as client:
-            deadline = time.monotonic() + WAIT_SEC
-            while not _knows_master(client):
-                assert time.monotonic() < deadline, (folder / "sentinel.log").read_text()
-                time.sleep(0.05)
+            wait_until(lambda: _knows_master(client), why=(folder / "sentinel.log").read_text)
         url = f"sentinel://:{PASSWORD}@{LOOPBACK}:{sentinel_port}/1?master_name=main&sentinel_password={PASSWORD}-2"
         run_over(url, tmp_path, monkeypatch)
     finally:

@@ -19,6 +19,7 @@ from mloc_tasks.worker.registry import WorkerInfo, clean_up, live_workers
 from scheduler import submit_yaml
 from tests.durability.conftest import ON_BOTH_BROKERS, StartWorker, document, rows
 from tests.durability.test_recovery import WAIT_SEC, kill_worker, wait_for_attempt
+from tests.waiting import wait_until
 
 
 def wait_for_workers(count: int) -> list[WorkerInfo]:
@@ -39,10 +40,7 @@ def test_a_worker_registers_with_what_it_has_and_does(start_worker: StartWorker)
     assert found.memory > 2**30
     run = submit_yaml(document({"taskType": "slow", "data": rows(100), "seconds": 0.1}))
     wait_for_attempt(run, stage="slow")
-    deadline = time.monotonic() + WAIT_SEC
-    while wait_for_workers(1)[0].shards != (f"{run.id}/slow[0]",):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: wait_for_workers(1)[0].shards == (f"{run.id}/slow[0]",))
 
 
 @ON_BOTH_BROKERS

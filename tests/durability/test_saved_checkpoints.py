@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from tests.durability.test_recovery import WAIT_SEC, kill_worker, pool_children,
 from tests.durability.test_saved_rows import kill_host
 from tests.plugins.mloc_test_checkpoints import learned_after
 from tests.s3_server import new_bucket
+from tests.waiting import wait_until
 
 STEPS = 60
 FINAL = 5
@@ -94,13 +94,6 @@ class Training:
         again = sum(times - 1 for times in Counter(step for done in steps.values() for step in done).values())
         assert again <= most_again
         assert not self.saved, "they go when the stage is done"
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WAIT_SEC
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @ON_BOTH_STORES

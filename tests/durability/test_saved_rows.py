@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from scheduler import Run, submit_yaml
 from scheduler.embedded import LocalWorker
 from tests.durability.conftest import StartWorker, document, rows
 from tests.durability.test_recovery import WAIT_SEC, pool_children
+from tests.waiting import wait_until
 
 ROWS = 40
 
@@ -34,10 +34,7 @@ def saved_files(results: Path, run: Run, *, shard: str = "*") -> list[Path]:
 
 
 def wait_until_saved(results: Path, run: Run, *, shard: str = "*") -> None:
-    deadline = time.monotonic() + WAIT_SEC
-    while not saved_files(results, run, shard=shard):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: saved_files(results, run, shard=shard))
 
 
 def kill_host(worker: LocalWorker) -> None:
@@ -99,10 +96,8 @@ def test_a_shard_in_the_middle_of_a_stage_resumes_in_its_own_rows(start_worker: 
 def test_a_crash_after_the_last_row_costs_no_field_of_the_result(start_worker: StartWorker, tmp_path: Path) -> None:
     worker = start_worker("one")
     run = submit_yaml(spec(lingers=True))
-    deadline = time.monotonic() + WAIT_SEC
-    while sum(len(file.read_bytes().splitlines()) for file in saved_files(tmp_path / "results", run)) < ROWS:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    results = tmp_path / "results"
+    wait_until(lambda: sum(len(file.read_bytes().splitlines()) for file in saved_files(results, run)) >= ROWS)
     kill_host(worker)
     check(run, tmp_path / "results", attempts=2)
 

@@ -16,7 +16,7 @@ from mloc_tasks.worker.sweeper import INTERVAL_SEC, Sweeper, sweep_soon
 from scheduler import submit_yaml
 from tests.durability.conftest import StartWorker, document, rows
 from tests.durability.test_recovery import kill_worker, pool_children
-from tests.durability.test_saved_checkpoints import wait_until
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize("victim", ["worker", "pool child"])

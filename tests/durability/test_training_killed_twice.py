@@ -14,10 +14,10 @@ from mloc_tasks.settings import get_settings
 from mloc_tasks.workplace import store_of
 from scheduler import Run, submit_yaml
 from tests.durability.conftest import StartWorker
-from tests.durability.test_saved_checkpoints import wait_until
 from tests.durability.test_saved_rows import kill_host
 from tests.executors.training.tiny_model import make_tiny_model
 from tests.executors.training.training_tasks import QUESTIONS
+from tests.waiting import wait_until
 
 pytest.importorskip("trl")
 

@@ -18,7 +18,7 @@ from scheduler.embedded import PrivateValkey
 from scheduler.submit import warm_queues
 from tests.durability.conftest import ON_BOTH_BROKERS, StartWorker, document
 from tests.durability.test_recovery import WAIT_SEC, kill_worker, wait_for_attempt
-from tests.durability.test_saved_checkpoints import wait_until
+from tests.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ import logging
 import os
 import queue
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +21,7 @@ from mloc_tasks.cpus import usable_cpus
 from mloc_tasks.host.devices import Devices
 from mloc_tasks.host.pool import HostKey, HostPool
 from tests.plugins.mloc_test_script import ScriptExecutor
+from tests.waiting import wait_until
 
 WAIT_SEC = 120.0
 GRACE_SEC = 0.3
@@ -194,11 +194,3 @@ def processes_of(mark: str) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
-
-
-def wait_until(holds: Callable[[], Any]) -> None:
-    """Wait for something that nobody tells of."""
-    deadline = time.monotonic() + WAIT_SEC
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

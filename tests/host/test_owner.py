@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.host.conftest import processes_of, wait_until
+from tests.host.conftest import processes_of
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,8 +10,9 @@ import pytest
 
 from mloc_tasks.cpus import usable_cpus
 from mloc_tasks.errors import AttemptCancelledError, UnfitWorkerError
-from tests.host.conftest import WAIT_SEC, Hosts, StartPool, wait_until
+from tests.host.conftest import WAIT_SEC, Hosts, StartPool
 from tests.plugins.mloc_test_script import ChorusExecutor, OnceExecutor
+from tests.waiting import wait_until
 
 
 def test_a_warm_host_is_used_again(hosts: Hosts) -> None:

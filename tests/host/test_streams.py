@@ -9,8 +9,9 @@ import pytest
 
 from mloc_tasks.errors import BrokerError
 from mloc_tasks.host.output import LINE_BYTES, lines
-from tests.host.conftest import Hosts, wait_until
+from tests.host.conftest import Hosts
 from tests.plugins.mloc_test_script import ChorusExecutor
+from tests.waiting import wait_until
 
 LARGE = "ü" * 3_000_000
 

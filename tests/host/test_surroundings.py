@@ -14,8 +14,9 @@ from mloc_tasks.errors import ConfigError
 from mloc_tasks.host.devices import Devices
 from mloc_tasks.host.environment import environment
 from mloc_tasks.host.interpreters import interpreter, variable
-from tests.host.conftest import Hosts, StartPool, wait_until
+from tests.host.conftest import Hosts, StartPool
 from tests.plugins.mloc_test_script import ScriptExecutor
+from tests.waiting import wait_until
 
 SERVICES = {"celery", "kombu", "redis", "boto3", "botocore", "billiard"}
 SECRETS = {

@@ -15,8 +15,9 @@ from mloc_tasks.ledger import State
 from scheduler import Run, submit_yaml
 from tests.durability.conftest import StartWorker, broker, broker_url, document, start_worker
 from tests.durability.test_recovery import WAIT_SEC, wait_for_attempt
-from tests.host.conftest import processes_of, wait_until
+from tests.host.conftest import processes_of
 from tests.plugins.mloc_test_script import CHILDREN
+from tests.waiting import wait_until
 
 __all__ = ["broker", "broker_url", "start_worker"]
 

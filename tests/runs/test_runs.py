@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from mloc_tasks.errors import ArtifactNotFoundError, PlanError, RoutingError
-from mloc_tasks.ledger import Ledger, State
+from mloc_tasks.ledger import Ledger, ShardRecord, State
 from mloc_tasks.settings import Settings
 from scheduler import Run, RunFailedError, submit_yaml
 from scheduler.embedded import LocalWorker
+from tests.waiting import wait_until
 
 WAIT_SEC = 60
 
@@ -198,11 +199,12 @@ def test_a_cancelled_stage_is_handed_back_no_more(worker: LocalWorker) -> None:
             break
     assert run.cancel() is State.CANCELLED
     ledger = Ledger.connect()
-    deadline = time.monotonic() + WAIT_SEC
-    while (shard := ledger.shard(run.id, "big", "0")) is None or not shard.state.is_final:
-        assert time.monotonic() < deadline, worker.log_tail
-        time.sleep(0.05)
-    assert shard.state is State.CANCELLED
+
+    def ended() -> ShardRecord | None:
+        shard = ledger.shard(run.id, "big", "0")
+        return shard if shard is not None and shard.state.is_final else None
+
+    assert wait_until(ended, why=lambda: worker.log_tail).state is State.CANCELLED
 
 
 def test_a_short_wait_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

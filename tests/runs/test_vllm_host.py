@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from mloc_tasks.executors.vllm.availability import INTERPRETER, is_installed
 from mloc_tasks.ledger import State
 from scheduler import Run, submit_yaml
 from scheduler.embedded import LocalWorker
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.model,
@@ -103,11 +103,8 @@ def test_output_follows_a_schema(threads: LocalWorker) -> None:
 def test_poisoned_rows_and_a_killed_host_cost_no_row(threads: LocalWorker) -> None:
     prompts = ["word " * 2_000 if number % 20 == 0 else f"Say {number}." for number in range(80)]  # 5 % are too long
     run = submit_yaml(document(prompts, tokens=32, inference={"ignore_eos": True}, retry={"backoffSeconds": 0.1}))
-    deadline = time.monotonic() + WAIT_SEC
     results = Path(os.environ["RESULTS_DIR"])
-    while not list((results / run.id).glob("*/0/rows-*/*.jsonl")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: list((results / run.id).glob("*/0/rows-*/*.jsonl")))
     (host,) = hosts(threads)
     left = host.children(recursive=True)
     os.kill(host.pid, signal.SIGKILL)

@@ -10,8 +10,9 @@ from troupe import begin, rows
 
 from mloc_tasks.errors import ConfigError
 from tests.executors.executor_tasks import task_of
-from tests.host.conftest import Hosts, wait_until
+from tests.host.conftest import Hosts
 from tests.plugins.mloc_test_troupe import LackingExecutor, TroupeExecutor
+from tests.waiting import wait_until
 
 
 def test_two_processes_exchange_tensors_and_the_first_ones_result_counts(hosts: Hosts) -> None:

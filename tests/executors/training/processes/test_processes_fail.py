@@ -17,7 +17,8 @@ from mloc_tasks.errors import (
     MlocError,
     ModelUnavailableError,
 )
-from tests.host.conftest import Attempt, Hosts, StartPool, processes_of, wait_until
+from tests.host.conftest import Attempt, Hosts, StartPool, processes_of
+from tests.waiting import wait_until
 
 ENDED_SEC = 25.0  # on a busy machine; collectives wait half an hour
 

@@ -67,7 +67,6 @@ def run_hosted(
         watch.look()
         look_too()
 
-    division = place.ledger.division(job.run_id, job.stage) if job.scattered else None
     gpus = job.requirement.gpus.count if job.requirement.gpus else 0
     key = HostKey.of(type(executor), document, gpus=gpus)
     room = CONCURRENT_TASKS if executor.concurrent else 1
@@ -80,15 +79,10 @@ def run_hosted(
             "cache_dir": str(place.settings.cache_dir.expanduser()),
             "checkpoint_dir": None if checkpoint_dir is None else str(checkpoint_dir),
             "resume_from": None if resume_from is None else str(resume_from),
-            "names": {
-                "run_id": job.run_id,
-                "stage": job.stage,
-                "shard": int(attempt.record.shard),
-                "of": 1 if division is None else division.shards,
-                "attempt": attempt.record.attempt,
+            "names": _names(attempt)
+            | {
                 "parts": parts,
                 "wanted": sorted(wanted),
-                "stage_rows": None if division is None else division.rows,
                 "rows_before": rows_before,
                 "failed_before": failed_before,
             },
@@ -227,6 +221,20 @@ def _redis() -> tuple[Client, Keys]:
 
 
 _models = _Models()
+
+
+def _names(attempt: Attempt) -> dict[str, Any]:
+    """What an attempt is of, as its `Task` has it."""
+    job, record = attempt.job, attempt.record
+    division = attempt.place.ledger.division(job.run_id, job.stage) if job.scattered else None
+    return {
+        "run_id": job.run_id,
+        "stage": job.stage,
+        "shard": int(record.shard),
+        "of": 1 if division is None else division.shards,
+        "attempt": record.attempt,
+        "stage_rows": None if division is None else division.rows,
+    }
 
 
 def _write_rows(rows: InputSlice, path: Path) -> dict[str, Any]:

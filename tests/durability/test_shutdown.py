@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from mloc_tasks.ledger import State
-from mloc_tasks.settings import reset_settings
 from scheduler import submit_yaml
 from tests.durability.conftest import ON_BOTH_BROKERS, StartWorker, document, rows
 from tests.durability.test_recovery import WAIT_SEC, attempts_in_store, wait_for_attempt, wait_for_line
@@ -35,13 +34,12 @@ def test_a_shard_that_ends_within_the_grace_is_finished_where_it_runs(
     assert [event.attempt for event in begun] == [1]
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("signals", [1, 2])
 def test_past_its_grace_or_asked_twice_a_shard_is_handed_back_at_once(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, signals: int, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MLOC_SHUTDOWN_GRACE_SEC", str(GRACE_SEC) if signals == 1 else "60")
-    monkeypatch.setenv("MLOC_VISIBILITY_TIMEOUT_SEC", "60")
-    reset_settings()
     leaving = start_worker("leaving", concurrency=4)
     run = submit_yaml(document({**SLOW, "seconds": 60, "quick_from": 2}))
     wait_for_attempt(run, stage="slow")

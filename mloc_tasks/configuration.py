@@ -69,12 +69,13 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
 def _redis(settings: Settings) -> dict[str, Any]:
     transport: dict[str, Any] = {
         "global_keyprefix": settings.prefix,
-        # Short, because each worker renews what it holds (worker/visibility.py); looked at often; and never held up for
-        # minutes by a worker that died while it looked.
+        # Short, because each worker renews what it holds (worker/visibility.py); looked at often; and not held up by a
+        # worker that died while it looked: its lock ends before its messages may come back. Where a lock ends under a
+        # worker that still looks, nothing is lost: each message is given back in one transaction.
         "visibility_timeout": settings.visibility_timeout_sec,
         "unacked_restore_interval": min(RESTORE_INTERVAL_SEC, settings.visibility_timeout_sec / 4),
         "unacked_restore_throttle": 1,
-        "unacked_mutex_expire": RESTORE_MUTEX_SEC,
+        "unacked_mutex_expire": min(RESTORE_MUTEX_SEC, settings.visibility_timeout_sec),
         "queue_order_strategy": "priority",
         "priority_steps": list(range(PRIORITIES)),
         "socket_connect_timeout": 5,

@@ -77,6 +77,13 @@ def test_a_message_that_its_worker_never_read_is_noted_and_comes_again(
     assert not client.exists(f"{prefix}unacked", f"{prefix}unacked_index")
 
 
+def test_a_worker_that_dies_while_it_looks_for_lost_messages_holds_them_up_no_longer_than_its_own(
+    connection: Connection,
+) -> None:
+    with connection.SimpleQueue("work") as queue:
+        assert 0 < queue.channel.unacked_mutex_expire <= queue.channel.visibility_timeout
+
+
 def test_messages_come_by_priority_and_then_as_they_were_sent(connection: Connection) -> None:
     with connection.SimpleQueue("work") as queue:
         for word, priority in (("late", 9), ("first", 3), ("second", 3)):

@@ -169,7 +169,8 @@ class Drive:
         if last != newest:
             return last, now
         if now - moved > STALL_SEC:
-            self._verdict.repairs.append(f"stood still at {self._stack.committed(self._run.id)}: {repair(self._stack)}")
+            if done := repair(self._stack):  # else it goes on by itself: the machine stood still
+                self._verdict.repairs.append(f"stood still at {self._stack.committed(self._run.id)}: {done}")
             return last, now
         return newest, moved
 

@@ -8,8 +8,6 @@ from tests.chaos.stack import Stack
 
 
 def repair(stack: Stack) -> str:
-    """Reconcile once; says what was done, or that nothing was."""
+    """Reconcile once; says what was done, if anything was."""
     found = Reconciler(ledger=stack.ledger, settings=get_settings()).look()
-    return (
-        "; ".join(f"{finding.decision.action}: {finding.decision.reason}" for finding in found) or "nothing to repair"
-    )
+    return "; ".join(f"{finding.decision.action}: {finding.decision.reason}" for finding in found)

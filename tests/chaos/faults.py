@@ -16,7 +16,7 @@ import psutil
 from mloc_tasks.ledger import State
 from tests.chaos.stack import POLL_SEC, TIMEOUT_SEC, Stack
 
-ENDS_SEC = 15.0  # a worker after SIGTERM
+ENDS_SEC = 45.0  # a worker after SIGTERM: running shards have 30 s
 MOST_AWAY_SEC = 1.5  # the broker
 BUSY_VICTIM_SEC = 3.0  # how long a fault waits for its victim to hold a shard
 

@@ -14,7 +14,8 @@ from tests.chaos.stack import TIMEOUT_SEC, Stack
 SEED = 7
 SMALL = Pipeline(rows=64, seconds=0.05)
 HALF = SMALL.total // 2
-MOST_LOST_SEC = {"child_killed": 5.0, "worker_killed": TIMEOUT_SEC + 5.0, "worker_paused": TIMEOUT_SEC + 5.0}
+STALLS_SEC = 15.0  # of a busy machine; nothing that is lost for good comes again in that time
+MOST_LOST_SEC = {"child_killed": 0.0, "worker_killed": TIMEOUT_SEC, "worker_paused": TIMEOUT_SEC}
 # What a shard's end sends next, and what a client sends, can be lost between the ledger and the broker when Redis dies.
 MAY_NEED_RECONCILE = {"broker_restarted", "broker_killed", "connections_cut"}
 COMMON = {"child_killed", "worker_killed", "broker_restarted"}
@@ -29,7 +30,7 @@ def stack() -> Iterator[Stack]:
 def check(verdict: Verdict) -> None:
     assert not verdict.problems, str(verdict)
     for fault, seconds in verdict.lost:
-        assert seconds < MOST_LOST_SEC[fault], str(verdict)
+        assert seconds < MOST_LOST_SEC[fault] + STALLS_SEC, str(verdict)
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,8 @@ def test_a_classifier_s_sentiment_is_the_reward(model: Path, tmp_path: Path) -> 
 
 def test_two_processes_measure_what_one_does(model: Path, tmp_path: Path) -> None:
     # Small steps: Adam makes as much of a gradient of nearly 0, rounding that is, as of any other.
-    training = {"steps": 3, "learning_rate": 1e-3}
+    # In 16 bits, what a row comes to depends on those beside it.
+    training = {"steps": 3, "learning_rate": 1e-3, "bf16": False}
     run(ppo_task(model, training=training), tmp_path / "one")
     (tmp_path / "two").mkdir()
     task = ppo_task(model, training={**training, "nproc_per_node": 2}, enforce_cpu=True)

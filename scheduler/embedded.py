@@ -22,7 +22,7 @@ from mloc_tasks.cpus import usable_cpus
 from mloc_tasks.errors import ConfigError, MlocError
 from mloc_tasks.settings import reset_settings
 
-SERVER_START_SEC = 10.0
+SERVER_START_SEC = 30.0
 STOP_GRACE_SEC = 3.0
 MOST_CHILDREN = 2  # each pool child loads the model for itself
 LOG_TAIL_CHARS = 4_000
